@@ -1,0 +1,5 @@
+//! SIP as bytes: framing, strict reading, editing. A message is a view of the bytes received; what is forwarded is
+//! those bytes with splices, never a printed parse.
+#![forbid(unsafe_code)]
+
+pub mod frame;
