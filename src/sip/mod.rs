@@ -2,4 +2,9 @@
 //! those bytes with splices, never a printed parse.
 #![forbid(unsafe_code)]
 
+pub mod check;
+pub mod edit;
 pub mod frame;
+pub mod header;
+pub mod message;
+pub mod uri;
