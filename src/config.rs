@@ -1,10 +1,72 @@
 //! Settings: as written (file, environment, flags) and as used.
+//!
+//! [`load`] reads the file, lays the environment and the flags over it, and makes one [`Config`] out of it; every rule
+//! about a value is in that conversion (`used`), every sentence about a wrong one in `error`.
+
+pub mod defaults;
+mod error;
+mod file;
+mod used;
+mod value;
+mod written;
+
+pub use error::{Cause, Error};
+pub use value::{BadAddress, BadDuration, BadName};
+pub use written::{At, Certificate, Listen, Place, Written};
 
 use crate::flow::Transport;
 use crate::sip::frame::Sizes;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Reads the settings: the file if there is one, and what environment and flags say over it.
+pub fn load(file: Option<&Path>, over: Written, host: Host) -> Result<Settings, Error> {
+    let written = match file {
+        Some(path) => over.over(file::read(path)?),
+        None => over,
+    };
+    used::settings(written, host)
+}
+
+/// Only the path of the admin socket, for a command that asks a running door and needs no other setting.
+pub fn admin(file: Option<&Path>, over: Written) -> Result<PathBuf, Error> {
+    let written = match file {
+        Some(path) => over.over(file::read(path)?),
+        None => over,
+    };
+    Ok(used::admin(&written))
+}
+
+/// The settings of one run of the program.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What the door is made of.
+    pub config: Config,
+    /// How much is logged: `off`, `error`, `warn`, `info`, `debug` or `trace`.
+    pub log: String,
+    /// What the operator should hear at start.
+    pub notes: Vec<String>,
+}
+
+/// What the machine offers; asked once, so that the conversion itself is a function of its arguments.
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    /// Whether IPv6 sockets can be made.
+    pub ipv6: bool,
+    /// Processors that this program may use.
+    pub cpus: usize,
+}
+
+impl Host {
+    /// Asks the machine.
+    pub fn detect() -> Self {
+        Self {
+            ipv6: std::net::UdpSocket::bind("[::]:0").is_ok(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
 
 /// Settings as used: every rule about a value has been checked.
 #[derive(Clone, Debug)]
@@ -64,6 +126,17 @@ pub struct Gate {
     pub observe: bool,
 }
 
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            methods: defaults::METHODS.iter().map(ToString::to_string).collect(),
+            strip: used::strip_list(defaults::STRIP.iter().map(ToString::to_string)),
+            deny: Vec::new(),
+            observe: false,
+        }
+    }
+}
+
 /// Deadlines and caps (their defaults are in `config/sipdoor.toml`).
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -92,3 +165,26 @@ pub struct Limits {
     /// Registered contacts held at most.
     pub bindings: usize,
 }
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            first_byte: Duration::from_secs(5),
+            hello: Duration::from_secs(5),
+            first_message: Duration::from_secs(10),
+            idle: Duration::from_secs(600),
+            write: Duration::from_secs(10),
+            queue: 64,
+            sizes: Sizes::default(),
+            connections: 20_000,
+            per_source_new: 16,
+            per_source: 512,
+            rate: 0,
+            bindings: 100_000,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

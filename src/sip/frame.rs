@@ -69,7 +69,22 @@ impl Framer {
                         self.need = Need::Start { half: !half };
                         return Ok(if half { Step::Ping(2) } else { Step::Skip(2) });
                     }
-                    [b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~', ..] => {
+                    [
+                        b'A'..=b'Z'
+                        | b'a'..=b'z'
+                        | b'0'..=b'9'
+                        | b'-'
+                        | b'.'
+                        | b'!'
+                        | b'%'
+                        | b'*'
+                        | b'_'
+                        | b'+'
+                        | b'`'
+                        | b'\''
+                        | b'~',
+                        ..,
+                    ] => {
                         self.need = Need::Head { searched: 0, line: false };
                     }
                     _ => return Err(Reason::NotSip),
@@ -218,7 +233,16 @@ mod tests {
 
     #[test]
     fn lengths_that_two_readers_could_take_differently_end_the_stream() {
-        for lengths in ["", "l: 1\r\nl: 1\r\n", "l: 1\r\nContent-Length: 2\r\n", "l: +1\r\n", "l: -1\r\n", "l: 1 1\r\n", "l:\r\n", "l: 0x1\r\n"] {
+        for lengths in [
+            "",
+            "l: 1\r\nl: 1\r\n",
+            "l: 1\r\nContent-Length: 2\r\n",
+            "l: +1\r\n",
+            "l: -1\r\n",
+            "l: 1 1\r\n",
+            "l:\r\n",
+            "l: 0x1\r\n",
+        ] {
             let bytes = format!("OPTIONS sip:a@b SIP/2.0\r\n{lengths}\r\nx");
             assert_eq!(all(bytes.as_bytes(), &[]), Err(Reason::Framing), "{lengths:?}");
         }
