@@ -3,8 +3,12 @@
 #![forbid(unsafe_code)]
 
 use crate::flow::Flow;
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// A contact's token: the value of `fdt` in the Contact that Asterisk knows, lower-case base32.
+/// A contact's token: the value of `fdt` in the Contact that Asterisk knows, 16 lower-case hex digits.
 pub type Token = [u8; 16];
 
 /// One registered phone.
@@ -33,3 +37,180 @@ pub enum Change {
 
 /// Where changes are written; called on the thread that made them, so it must not wait.
 pub type Journal = Box<dyn Fn(Change) + Send + Sync>;
+
+/// Every binding of the door, shared by its workers.
+///
+/// Only Asterisk's 200 to a REGISTER makes one, so strangers cannot fill it; `most` is a cap all the same, and at the
+/// cap the binding that would expire first makes room.
+pub struct Bindings {
+    inner: RwLock<Inner>,
+    journal: Journal,
+    most: usize,
+}
+
+#[derive(Default)]
+struct Inner {
+    by_token: HashMap<Token, Arc<Binding>>,
+    by_aor: HashMap<String, Vec<Token>>,
+    by_flow: HashMap<Flow, Vec<Token>>,
+}
+
+impl Bindings {
+    /// The bindings as saved; changes go to `journal`.
+    pub fn new(saved: Vec<(Token, Binding)>, journal: Journal, most: usize) -> Self {
+        let mut inner = Inner::default();
+        for (token, binding) in saved {
+            inner.put(token, binding);
+        }
+        Self { inner: RwLock::new(inner), journal, most }
+    }
+
+    /// The binding of a token.
+    pub fn get(&self, token: &Token) -> Option<Arc<Binding>> {
+        self.read().by_token.get(token).cloned()
+    }
+
+    /// The binding of the phone on this flow, of this address-of-record if it has several.
+    pub fn on(&self, flow: &Flow, aor: &str) -> Option<Token> {
+        let inner = self.read();
+        let tokens = inner.by_flow.get(flow)?;
+        let same = tokens.iter().find(|token| inner.by_token.get(*token).is_some_and(|b| b.aor == aor));
+        same.or(tokens.first()).copied()
+    }
+
+    /// Whether a phone is registered through this flow.
+    pub fn knows(&self, flow: &Flow) -> bool {
+        self.read().by_flow.contains_key(flow)
+    }
+
+    /// What Asterisk's 200 says of one address-of-record: `fresh` was made or refreshed by it, and what is not in
+    /// `present` is gone.
+    pub fn update(&self, aor: &str, fresh: Vec<(Token, Binding)>, present: &[Token]) {
+        let mut inner = self.write();
+        let held = inner.by_aor.get(aor).cloned().unwrap_or_default();
+        for token in held.into_iter().filter(|token| !present.contains(token)) {
+            self.remove(&mut inner, &token);
+        }
+        for (token, binding) in fresh {
+            if inner.by_token.len() >= self.most && !inner.by_token.contains_key(&token) {
+                let first = inner.by_token.iter().min_by_key(|(_, b)| b.expires).map(|(token, _)| *token);
+                if let Some(first) = first {
+                    self.remove(&mut inner, &first);
+                }
+            }
+            (self.journal)(Change::Put(token, binding.clone()));
+            inner.put(token, binding);
+        }
+    }
+
+    /// Forgets what has expired.
+    pub fn expire(&self, now: u64) {
+        let due: Vec<Token> = self.read().by_token.iter().filter(|(_, b)| b.expires < now).map(|(t, _)| *t).collect();
+        if due.is_empty() {
+            return;
+        }
+        let mut inner = self.write();
+        for token in due {
+            if inner.by_token.get(&token).is_some_and(|b| b.expires < now) {
+                self.remove(&mut inner, &token);
+            }
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.read().by_token.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn remove(&self, inner: &mut Inner, token: &Token) {
+        if inner.remove(token) {
+            (self.journal)(Change::Remove(*token));
+        }
+    }
+
+    // A panic elsewhere leaves the maps whole enough to route by: go on with them.
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn put(&mut self, token: Token, binding: Binding) {
+        self.remove(&token);
+        self.by_aor.entry(binding.aor.clone()).or_default().push(token);
+        self.by_flow.entry(binding.flow).or_default().push(token);
+        self.by_token.insert(token, Arc::new(binding));
+    }
+
+    fn remove(&mut self, token: &Token) -> bool {
+        let Some(old) = self.by_token.remove(token) else { return false };
+        drop_from(&mut self.by_aor, &old.aor, token);
+        drop_from(&mut self.by_flow, &old.flow, token);
+        true
+    }
+}
+
+fn drop_from<K: Hash + Eq, Q: Hash + Eq + ?Sized>(map: &mut HashMap<K, Vec<Token>>, key: &Q, token: &Token)
+where
+    K: Borrow<Q>,
+{
+    if let Some(tokens) = map.get_mut(key) {
+        tokens.retain(|t| t != token);
+        if tokens.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{FlowId, Side, Transport};
+    use std::sync::Mutex;
+
+    fn binding(aor: &str, port: u16, expires: u64) -> Binding {
+        let at = |port| format!("192.0.2.1:{port}").parse().unwrap();
+        let flow =
+            Flow { side: Side::Outside, transport: Transport::Udp, local: at(5060), remote: at(port), id: FlowId(0) };
+        Binding { aor: aor.into(), contact: "sip:a@b".into(), user: "a".into(), flow, expires }
+    }
+
+    #[test]
+    fn the_200_is_the_whole_truth_of_its_aor() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let log = seen.clone();
+        let bindings = Bindings::new(
+            vec![([1; 16], binding("a@x", 1, 9)), ([2; 16], binding("b@x", 2, 9))],
+            Box::new(move |c| log.lock().unwrap().push(c)),
+            2,
+        );
+        bindings.update("a@x", vec![([3; 16], binding("a@x", 3, 20))], &[[3; 16]]);
+        assert!(bindings.get(&[1; 16]).is_none() && bindings.get(&[2; 16]).is_some());
+        assert_eq!(bindings.on(&binding("", 3, 0).flow, "a@x"), Some([3; 16]));
+        assert!(!bindings.knows(&binding("", 1, 0).flow));
+        // At the cap the one that would expire first goes.
+        bindings.update("c@x", vec![([4; 16], binding("c@x", 4, 30))], &[[4; 16]]);
+        assert!(bindings.get(&[2; 16]).is_none());
+        bindings.expire(25);
+        assert_eq!(bindings.len(), 1);
+        assert_eq!(
+            *seen.lock().unwrap(),
+            [
+                Change::Remove([1; 16]),
+                Change::Put([3; 16], binding("a@x", 3, 20)),
+                Change::Remove([2; 16]),
+                Change::Put([4; 16], binding("c@x", 4, 30)),
+                Change::Remove([3; 16])
+            ]
+        );
+    }
+}

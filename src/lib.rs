@@ -4,4 +4,6 @@ pub mod config;
 pub mod flow;
 pub mod gate;
 pub mod proxy;
+pub mod route;
 pub mod sip;
+pub mod token;

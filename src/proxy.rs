@@ -4,10 +4,21 @@
 //! No socket, no clock, no file: the shell owns those.
 #![forbid(unsafe_code)]
 
-use crate::bindings::{Binding, Journal, Token};
+use crate::bindings::{Binding, Bindings, Journal, Token};
 use crate::config::Config;
 use crate::flow::{Flow, Side};
-use crate::gate::{Pass, Reason, hello::Hello};
+use crate::gate::hello::Hello;
+use crate::gate::limits::Limiter;
+use crate::gate::{Pass, Path, Permit, Policy, Reason};
+use crate::route::{Hop, Plan};
+use crate::sip::check::Second;
+use crate::sip::edit::Edits;
+use crate::sip::frame::Sizes;
+use crate::sip::header::{Name, Via};
+use crate::sip::keepalive::{self, KeepAlive};
+use crate::sip::message::{Message, Reader, Start};
+use crate::sip::reply::{self, Status};
+use crate::token::{BRANCH, Key, Return, Sent, VIA_PARAM};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,6 +32,8 @@ pub struct Now(pub u64);
 pub enum Outcome {
     /// It passed by this rule.
     Passed(Pass),
+    /// It would have been refused for this reason, and was let through by `observe`.
+    Observed(Reason),
     /// It was refused for this reason (an answer may lie in the outbox where one is due).
     Refused(Reason),
 }
@@ -65,69 +78,250 @@ pub enum Undelivered {
     BackendDown,
 }
 
-/// One worker's proxy: decides and rewrites. Workers share the bindings, the policy and the key through [`Shared`].
-pub struct Proxy {
-    _shared: Arc<Shared>,
-}
-
 /// What all workers share; read-mostly.
-pub struct Shared {}
+pub struct Shared {
+    policy: Policy,
+    plan: Plan,
+    sizes: Sizes,
+    rate: u32,
+    key: [u8; 16],
+}
 
 impl Shared {
     /// The core of one door: its settings, the 16-byte key of its tokens, the bindings that were saved, and where
     /// changes of bindings go.
-    pub fn new(_config: &Config, _key: [u8; 16], _saved: Vec<(Token, Binding)>, _journal: Journal) -> Self {
-        todo!()
+    pub fn new(config: &Config, key: [u8; 16], saved: Vec<(Token, Binding)>, journal: Journal) -> Self {
+        let bindings = Bindings::new(saved, journal, config.limits.bindings);
+        Self {
+            policy: Policy::new(config),
+            plan: Plan::new(config, Key::new(key), bindings),
+            sizes: config.limits.sizes,
+            rate: config.limits.rate,
+            key,
+        }
     }
 
     /// Forgets expired bindings; the shell calls it every few seconds.
-    pub fn expire(&self, _now: Now) {
-        todo!()
+    pub fn expire(&self, now: Now) {
+        self.plan.bindings.expire(now.0);
     }
 
     /// How many bindings there are.
     pub fn bindings(&self) -> usize {
-        todo!()
+        self.plan.bindings.len()
     }
+}
+
+/// One worker's proxy: decides and rewrites. Workers share the bindings, the policy and the key through [`Shared`].
+pub struct Proxy {
+    shared: Arc<Shared>,
+    limiter: Limiter,
+    reader: Reader,
+    second: Second,
+    edits: Edits,
 }
 
 impl Proxy {
     /// A worker's view of the door.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { _shared: shared }
+        let limiter = Limiter::new(shared.rate, shared.key);
+        Self { shared, limiter, reader: Reader::default(), second: Second::default(), edits: Edits::default() }
     }
 
     /// Gate step 1: may this source address talk to us at all?
-    pub fn admit(&mut self, _now: Now, _source: IpAddr) -> Result<(), Reason> {
-        todo!()
+    pub fn admit(&mut self, now: Now, source: IpAddr) -> Result<(), Reason> {
+        self.shared.policy.source(source)?;
+        if self.limiter.take(now, source) { Ok(()) } else { Err(Reason::Rate) }
     }
 
     /// Gate step 3: may this ClientHello go on?
-    pub fn admit_hello(&self, _hello: &Hello<'_>) -> Result<(), Reason> {
-        todo!()
+    pub fn admit_hello(&self, hello: &Hello<'_>) -> Result<(), Reason> {
+        match hello {
+            Hello::Absent => Err(Reason::SniAbsent),
+            Hello::Address(_) => Err(Reason::SniIp),
+            Hello::Name(name) => self.shared.policy.server_name(name),
+        }
     }
 
     /// One whole message (a datagram, or a frame of a stream): judged and, if it passes, rewritten into `out`.
     /// `out` is appended to, never cleared here.
-    pub fn receive(&mut self, _now: Now, _from: &Flow, _bytes: &[u8], _out: &mut Outbox) -> Outcome {
-        todo!()
+    pub fn receive(&mut self, now: Now, from: &Flow, bytes: &[u8], out: &mut Outbox) -> Outcome {
+        if from.side == Side::Outside
+            && let Err(reason) = self.admit(now, from.remote.ip())
+        {
+            return Outcome::Refused(reason);
+        }
+        if let Some(outcome) = self.keep_alive(from, bytes, out) {
+            return outcome;
+        }
+        let verdict = match from.side {
+            Side::Outside => self.outside(now, from, bytes, out),
+            Side::Inside => self.inside(now, from, bytes, out),
+        };
+        match verdict {
+            Ok(permit) => permit.despite().map_or(Outcome::Passed(permit.by()), Outcome::Observed),
+            Err(reason) => Outcome::Refused(reason),
+        }
     }
 
     /// A message that [`Self::receive`] forwarded could not be sent: puts the answer its sender is due
     /// (480, 503) into `out`. `bytes` is the message as it was received from `from`.
-    pub fn undelivered(
-        &mut self,
-        _now: Now,
-        _from: &Flow,
-        _bytes: &[u8],
-        _why: Undelivered,
-        _out: &mut Outbox,
-    ) -> Outcome {
-        todo!()
+    pub fn undelivered(&mut self, now: Now, from: &Flow, bytes: &[u8], why: Undelivered, out: &mut Outbox) -> Outcome {
+        let reason = match why {
+            Undelivered::FlowGone => Reason::Gone,
+            Undelivered::BackendDown => Reason::Unavailable,
+        };
+        let Self { shared, reader, edits, .. } = self;
+        let Ok(message) = reader.read(bytes, shared.sizes, from.transport.is_stream()) else {
+            return Outcome::Refused(reason);
+        };
+        if message.method().is_some() {
+            refuse(&shared.plan.key, &message, from, reason, out);
+        } else if let (Side::Inside, Some(mut back)) = (from.side, own_via(&shared.plan.key, &message)) {
+            // The phone has come back on another flow while its request was answered.
+            let now_on = back.binding.and_then(|token| shared.plan.bindings.get(&token)).map(|binding| binding.flow);
+            if let Some(flow) = now_on.filter(|flow| *flow != back.flow) {
+                back.flow = flow;
+                edits.clear();
+                let permit = shared.policy.inside(&message);
+                let hop = Hop { plan: &shared.plan, now, from, message: &message, edits };
+                hop.response_outward(&permit, &back, out);
+                return Outcome::Passed(Pass::Answer);
+            }
+        }
+        Outcome::Refused(reason)
+    }
+
+    fn keep_alive(&self, from: &Flow, bytes: &[u8], out: &mut Outbox) -> Option<Outcome> {
+        if from.transport.is_stream() {
+            return None;
+        }
+        let kind = keepalive::read(bytes)?;
+        // Only a registered phone gets an answer: to anyone else the port stays silent.
+        if let KeepAlive::Stun(id) = kind
+            && self.shared.plan.bindings.knows(from)
+        {
+            let start = out.bytes.len();
+            keepalive::answer(id, from.remote, &mut out.bytes);
+            out.sends.push(Send { to: *from, range: start..out.bytes.len() });
+        }
+        Some(Outcome::Passed(Pass::KeepAlive))
+    }
+
+    fn outside(&mut self, now: Now, from: &Flow, bytes: &[u8], out: &mut Outbox) -> Result<Permit, Reason> {
+        let Self { shared, reader, second, edits, .. } = self;
+        let (policy, plan) = (&shared.policy, &shared.plan);
+        policy.glance(bytes)?;
+        let message = reader.read(bytes, shared.sizes, from.transport.is_stream())?;
+        if !second.agrees(&message) {
+            return Err(Reason::Ambiguous);
+        }
+        edits.clear();
+        let hop = Hop { plan, now, from, message: &message, edits };
+        if let Start::Response { .. } = message.start {
+            let sent = own_branch(&plan.key, &message.via).filter(|sent| came_back(plan, sent, from));
+            let permit = policy.response(sent.is_some())?;
+            if let Some(sent) = sent {
+                hop.response_inward(&permit, &sent, out);
+            }
+            return Ok(permit);
+        }
+        let path = Path::read(&message, &plan.key, |host| policy.is_name(host));
+        let permit = policy.request(&message, &path)?;
+        check_hops(&plan.key, &message)
+            .and_then(|()| hop.request_inward(&permit, &path, out))
+            .inspect_err(|reason| refuse(&plan.key, &message, from, *reason, out))?;
+        Ok(permit)
+    }
+
+    fn inside(&mut self, now: Now, from: &Flow, bytes: &[u8], out: &mut Outbox) -> Result<Permit, Reason> {
+        let Self { shared, reader, second, edits, .. } = self;
+        let (policy, plan) = (&shared.policy, &shared.plan);
+        let message = reader.read(bytes, shared.sizes, from.transport.is_stream())?;
+        if !second.agrees(&message) {
+            return Err(Reason::Ambiguous);
+        }
+        edits.clear();
+        let hop = Hop { plan, now, from, message: &message, edits };
+        let permit = policy.inside(&message);
+        if let Start::Response { .. } = message.start {
+            let back = own_via(&plan.key, &message).ok_or(Reason::Unsolicited)?;
+            hop.response_outward(&permit, &back, out);
+            return Ok(permit);
+        }
+        let path = Path::read(&message, &plan.key, |_| false);
+        check_hops(&plan.key, &message)
+            .and_then(|()| hop.request_outward(&permit, &path, out))
+            .inspect_err(|reason| refuse(&plan.key, &message, from, *reason, out))?;
+        Ok(permit)
     }
 }
 
-#[allow(dead_code, reason = "placeholder")]
-fn _side(flow: &Flow) -> Side {
-    flow.side
+/// What our topmost Via says of the way back, if it is ours.
+fn own_via(key: &Key, message: &Message<'_>) -> Option<Return> {
+    Return::open(key, message.via.param(VIA_PARAM)?)
+}
+
+/// What our branch in a Via of a response says, if it is ours.
+fn own_branch(key: &Key, via: &Via<'_>) -> Option<Sent> {
+    Sent::open(key, via.param(b"branch")?.strip_prefix(BRANCH)?)
+}
+
+/// Whether a response came from where its request was sent, or from where that phone is now.
+fn came_back(plan: &Plan, sent: &Sent, from: &Flow) -> bool {
+    let moved =
+        || sent.binding.and_then(|token| plan.bindings.get(&token)).is_some_and(|binding| binding.flow == *from);
+    sent.source == plan.key.source(from) || moved()
+}
+
+/// What a proxy checks before it forwards (RFC 3261 §16.3).
+fn check_hops(key: &Key, message: &Message<'_>) -> Result<(), Reason> {
+    if let Some((0, _)) = message.max_forwards {
+        return Err(Reason::MaxForwards);
+    }
+    let ours = |text: &[u8]| {
+        let via = Via::parse(text).ok();
+        via.is_some_and(|via| {
+            own_branch(key, &via).is_some() || via.param(VIA_PARAM).and_then(|t| Return::open(key, t)).is_some()
+        })
+    };
+    if message.values(Name::Via).flatten().any(|via| ours(message.at(via))) {
+        return Err(Reason::Loop);
+    }
+    // CANCEL and ACK go where their INVITE went (§16.10); they require nothing.
+    let cancels = matches!(message.method(), Some(b"ACK" | b"CANCEL"));
+    if !cancels && message.all(Name::ProxyRequire).next().is_some() {
+        return Err(Reason::Extension);
+    }
+    Ok(())
+}
+
+/// Answers a request that was refused after it passed the gate. An ACK is never answered; nor is the OPTIONS of Asterisk's
+/// qualify for a phone that is gone, since any answer would make the contact look reachable.
+fn refuse(key: &Key, message: &Message<'_>, from: &Flow, reason: Reason, out: &mut Outbox) {
+    let silent = match message.method() {
+        None | Some(b"ACK") => true,
+        Some(b"OPTIONS") => reason == Reason::Gone && from.side == Side::Inside,
+        Some(_) => false,
+    };
+    let unsupported: Vec<u8> = message.all(Name::ProxyRequire).fold(Vec::new(), |mut lines, field| {
+        lines.extend_from_slice(b"Unsupported: ");
+        lines.extend_from_slice(message.at(field.value()));
+        lines.extend_from_slice(b"\r\n");
+        lines
+    });
+    let (code, phrase, more): (u16, &str, &[u8]) = match reason {
+        _ if silent => return,
+        Reason::MaxForwards => (483, "Too Many Hops", b""),
+        Reason::Loop => (482, "Loop Detected", b""),
+        Reason::Extension => (420, "Bad Extension", unsupported.as_slice()),
+        Reason::Gone => (480, "Temporarily Unavailable", b""),
+        Reason::Unavailable => (503, "Service Unavailable", b"Retry-After: 5\r\n"),
+        Reason::TooBig => (513, "Message Too Large", b""),
+        _ => (400, "Bad Request", b""),
+    };
+    let tag = key.to_tag(&[message.call_id, message.cseq, message.via.text]);
+    let start = out.bytes.len();
+    reply::write(message, Status { code, phrase, more }, from.remote, tag, &mut out.bytes);
+    out.sends.push(Send { to: *from, range: start..out.bytes.len() });
 }

@@ -5,9 +5,11 @@
 
 pub mod hello;
 pub mod limits;
+pub mod path;
 pub mod policy;
 
-pub use policy::{Permit, Policy, Verdict};
+pub use path::Path;
+pub use policy::{Permit, Policy};
 
 /// Why something was refused; [`Reason::name`] is also the name of its counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,8 +44,6 @@ pub enum Reason {
     Ambiguous,
     /// A response to nothing that was sent there.
     Unsolicited,
-    /// The method is not in the policy's list.
-    Method,
     /// The host of the Request-URI is not a name.
     UriHost,
     /// The host of From is not a name.
@@ -52,6 +52,8 @@ pub enum Reason {
     ToHost,
     /// A Route that is not ours, or a `maddr` parameter: a request to relay.
     Route,
+    /// The method is not in the policy's list.
+    Method,
     /// Max-Forwards ran out: answered 483.
     MaxForwards,
     /// The request has been here before: answered 482.
@@ -82,11 +84,11 @@ impl Reason {
         Self::Malformed,
         Self::Ambiguous,
         Self::Unsolicited,
-        Self::Method,
         Self::UriHost,
         Self::FromHost,
         Self::ToHost,
         Self::Route,
+        Self::Method,
         Self::MaxForwards,
         Self::Loop,
         Self::Extension,
@@ -112,11 +114,11 @@ impl Reason {
             Self::Malformed => "malformed",
             Self::Ambiguous => "ambiguous",
             Self::Unsolicited => "unsolicited",
-            Self::Method => "method",
             Self::UriHost => "uri_host",
             Self::FromHost => "from_host",
             Self::ToHost => "to_host",
             Self::Route => "route",
+            Self::Method => "method",
             Self::MaxForwards => "max_forwards",
             Self::Loop => "loop",
             Self::Extension => "extension",

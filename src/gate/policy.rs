@@ -1,8 +1,151 @@
-//! The policy.
+//! The decisions on a message, in order; each has one reason.
+#![forbid(unsafe_code)]
 
-/// A permit.
-pub struct Permit(());
-/// A verdict.
-pub enum Verdict {}
-/// The policy.
-pub struct Policy {}
+use super::path::Path;
+use super::{Pass, Reason};
+use crate::config::Config;
+use crate::sip::frame::looks_like_sip;
+use crate::sip::header::Address;
+use crate::sip::message::Message;
+use crate::sip::uri::{Uri, is_address};
+use crate::token::ROUTE_USER;
+use ipnet::IpNet;
+use memchr::{memchr, memmem};
+use std::net::IpAddr;
+
+/// Leave to forward one message. Only the gate makes one, and forwarding needs one: "forgot to check" does not compile.
+#[derive(Debug)]
+pub struct Permit {
+    by: Pass,
+    despite: Option<Reason>,
+}
+
+impl Permit {
+    /// The rule that let the message in.
+    pub const fn by(&self) -> Pass {
+        self.by
+    }
+
+    /// Why it would have been refused, were it not for `observe`.
+    pub const fn despite(&self) -> Option<Reason> {
+        self.despite
+    }
+
+    const fn of(by: Pass) -> Self {
+        Self { by, despite: None }
+    }
+}
+
+/// The policy: names, methods, refused networks.
+#[derive(Debug)]
+pub struct Policy {
+    names: Vec<Vec<u8>>,
+    methods: Vec<Vec<u8>>,
+    deny: Vec<IpNet>,
+    observe: bool,
+    route: memmem::Finder<'static>,
+}
+
+impl Policy {
+    /// The policy of these settings.
+    pub fn new(config: &Config) -> Self {
+        let bytes = |list: &[String]| list.iter().map(|text| text.clone().into_bytes()).collect();
+        let mark = [b":", ROUTE_USER].concat();
+        Self {
+            names: bytes(&config.names),
+            methods: bytes(&config.gate.methods),
+            deny: config.gate.deny.clone(),
+            observe: config.gate.observe,
+            route: memmem::Finder::new(&mark).into_owned(),
+        }
+    }
+
+    /// Whether a host is one of the door's names. Hosts have no case (RFC 3261 §19.1.4); a trailing dot is another name.
+    pub fn is_name(&self, host: &[u8]) -> bool {
+        self.names.iter().any(|name| name.eq_ignore_ascii_case(host))
+    }
+
+    /// The first name, for what has none of its own.
+    pub fn first_name(&self) -> &[u8] {
+        self.names.first().map_or(&[], Vec::as_slice)
+    }
+
+    /// Step 1: is this source heard at all?
+    pub fn source(&self, source: IpAddr) -> Result<(), Reason> {
+        if self.deny.iter().any(|net| net.contains(&source)) { Err(Reason::Banned) } else { Ok(()) }
+    }
+
+    /// Step 3: the server name of a ClientHello.
+    pub fn server_name(&self, name: &[u8]) -> Result<(), Reason> {
+        match name {
+            name if self.is_name(name) => Ok(()),
+            name if is_address(name) => Err(Reason::SniIp),
+            _ => Err(Reason::SniWrong),
+        }
+    }
+
+    /// A cheap first look at a message from outside, before anything is parsed: a request whose start line does not hold
+    /// a name, and that holds no Route of ours, cannot pass, whatever else is in it. Most of the internet ends here.
+    pub fn glance(&self, bytes: &[u8]) -> Result<(), Reason> {
+        let line = memchr(b'\n', bytes).and_then(|end| bytes.get(..end)).ok_or(Reason::NotSip)?;
+        if !looks_like_sip(line) {
+            return Err(Reason::NotSip);
+        }
+        let response = line.get(..4).is_some_and(|four| four.eq_ignore_ascii_case(b"SIP/"));
+        let known = response
+            || self.observe
+            || self.names.iter().any(|name| holds(line, name))
+            || self.route.find(bytes).is_some();
+        if known { Ok(()) } else { Err(Reason::UriHost) }
+    }
+
+    /// Step 6: a response from outside. `sent` says whether its topmost Via is ours and it came from where we sent.
+    pub fn response(&self, sent: bool) -> Result<Permit, Reason> {
+        if sent { Ok(Permit::of(Pass::Response)) } else { Err(Reason::Unsolicited) }
+    }
+
+    /// Steps 7 and 9: a request from outside.
+    pub fn request(&self, message: &Message<'_>, path: &Path) -> Result<Permit, Reason> {
+        let ack = message.method() == Some(b"ACK");
+        if path.leg.is_some() && (message.in_dialog() || ack) {
+            return self.method(message).map(|()| Permit::of(Pass::Dialog));
+        }
+        match self.by_name(message, path) {
+            Ok(()) => Ok(Permit::of(Pass::Name)),
+            Err(reason) if self.observe => Ok(Permit { by: Pass::Observed, despite: Some(reason) }),
+            Err(reason) => Err(reason),
+        }
+    }
+
+    /// A message from Asterisk: trusted by the address it came from.
+    pub fn inside(&self, message: &Message<'_>) -> Permit {
+        Permit::of(if message.method().is_some() { Pass::Inside } else { Pass::Answer })
+    }
+
+    fn by_name(&self, message: &Message<'_>, path: &Path) -> Result<(), Reason> {
+        let uri = message.uri().ok_or(Reason::Malformed)?;
+        let check = |uri: &Uri<'_>, reason| if uri.is_sip() && self.is_name(uri.host) { Ok(()) } else { Err(reason) };
+        let hosts = |address: &Address<'_>, reason| check(&address.uri, reason);
+        check(uri, Reason::UriHost)?;
+        hosts(&message.from, Reason::FromHost)?;
+        hosts(&message.to, Reason::ToHost)?;
+        // `maddr` names another next hop than the host (§19.1.1): whoever follows it relays for strangers.
+        let maddr = [uri, &message.from.uri, &message.to.uri].iter().any(|uri| uri.param(b"maddr").is_some());
+        if maddr || path.foreign {
+            return Err(Reason::Route);
+        }
+        self.method(message)
+    }
+
+    fn method(&self, message: &Message<'_>) -> Result<(), Reason> {
+        let method = message.method().unwrap_or_default();
+        if self.methods.iter().any(|known| known == method) { Ok(()) } else { Err(Reason::Method) }
+    }
+}
+
+/// Whether `line` holds `name`, case folded.
+fn holds(line: &[u8], name: &[u8]) -> bool {
+    let Some(&first) = name.first() else { return false };
+    let tries = memchr::memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), line);
+    tries.into_iter().any(|at| line.get(at..at + name.len()).is_some_and(|part| part.eq_ignore_ascii_case(name)))
+}

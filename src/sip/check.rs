@@ -108,8 +108,20 @@ fn agree(seen: &rsip::Uri, uri: &Uri<'_>) -> bool {
 fn known(method: &[u8]) -> bool {
     matches!(
         method,
-        b"ACK" | b"BYE" | b"CANCEL" | b"INFO" | b"INVITE" | b"MESSAGE" | b"NOTIFY" | b"OPTIONS" | b"PRACK" | b"PUBLISH"
-            | b"REFER" | b"REGISTER" | b"SUBSCRIBE" | b"UPDATE"
+        b"ACK"
+            | b"BYE"
+            | b"CANCEL"
+            | b"INFO"
+            | b"INVITE"
+            | b"MESSAGE"
+            | b"NOTIFY"
+            | b"OPTIONS"
+            | b"PRACK"
+            | b"PUBLISH"
+            | b"REFER"
+            | b"REGISTER"
+            | b"SUBSCRIBE"
+            | b"UPDATE"
     )
 }
 
@@ -120,7 +132,18 @@ mod tests {
 
     #[test]
     fn the_readers_agree_on_valid_messages_that_rsip_alone_misreads() {
-        for uri in ["sip:john.doe@good.example", "sip:user;par=u%40x@good.example", "SIP:a@good.example:5061", "sip:good.example", "sips:a.b:p.w@[2001:db8::1]:5060", "sip:a@192.0.2.1", "tel:+1.201", "sip:%00@h", "sip:1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*:&it+has=1,weird!*pas$wo~d_too.(doesn't-it)@example.com", "sip:vivekg@chair-dnrc.example.com;unknownparam"] {
+        for uri in [
+            "sip:john.doe@good.example",
+            "sip:user;par=u%40x@good.example",
+            "SIP:a@good.example:5061",
+            "sip:good.example",
+            "sips:a.b:p.w@[2001:db8::1]:5060",
+            "sip:a@192.0.2.1",
+            "tel:+1.201",
+            "sip:%00@h",
+            "sip:1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*:&it+has=1,weird!*pas$wo~d_too.(doesn't-it)@example.com",
+            "sip:vivekg@chair-dnrc.example.com;unknownparam",
+        ] {
             for start in [format!("OPTIONS {uri} SIP/2.0"), format!("FROB {uri} SIP/2.0"), "SIP/2.0 200 OK".into()] {
                 let method = if start.starts_with("FROB") { "FROB" } else { "OPTIONS" };
                 let text = format!("{start}\r\nVia: SIP/2.0/UDP h\r\nFrom: \"a.<b>\" <{uri}>;tag=\"x\r\nTo: <{uri}>\r\nCall-ID: x\r\nCSeq: 1 {method}\r\n\r\n").replace(";tag=\"x", ";tag=x");

@@ -267,7 +267,9 @@ pub fn check_params(text: &[u8]) -> Result<(), Defect> {
     for (name, value) in params(text) {
         let quoted_value = value.first() == Some(&b'"') && quoted(value) == Ok(value.len());
         // A value is a token, a host, or a quoted string; real ones hold `:`, `/`, `@` and `<urn…>` too.
-        let plain = value.iter().all(|&b| (b.is_ascii_graphic() || b >= 0x80) && !matches!(b, b'"' | b',' | b'<' | b'>' | b';'));
+        let plain = value
+            .iter()
+            .all(|&b| (b.is_ascii_graphic() || b >= 0x80) && !matches!(b, b'"' | b',' | b'<' | b'>' | b';'));
         if name.is_empty() || !name.iter().all(|&b| is_token(b)) || !(quoted_value || plain) {
             return Err(Defect::Malformed);
         }
@@ -337,7 +339,13 @@ mod tests {
 
     #[test]
     fn names_are_one_in_all_their_forms() {
-        for (text, name) in [("f", Name::From), ("FROM", Name::From), ("L", Name::ContentLength), ("cSeQ", Name::CSeq), ("X", Name::Other)] {
+        for (text, name) in [
+            ("f", Name::From),
+            ("FROM", Name::From),
+            ("L", Name::ContentLength),
+            ("cSeQ", Name::CSeq),
+            ("X", Name::Other),
+        ] {
             assert_eq!(Name::of(text.as_bytes()), name);
         }
     }
@@ -346,12 +354,27 @@ mod tests {
     fn addresses() {
         let parse = |text: &'static str| Address::parse(text.as_bytes());
         let a = parse("\"evil <sip:x@evil>, \\\"q\\\" ; \" <sip:alice@good;x=1?h=v> ; tag = f ;q=\"a;b\"").unwrap();
-        assert_eq!((a.uri.host, a.tag().unwrap(), a.param(b"q")), (&b"good"[..], Some(&b"f"[..]), Some(&b"\"a;b\""[..])));
+        assert_eq!(
+            (a.uri.host, a.tag().unwrap(), a.param(b"q")),
+            (&b"good"[..], Some(&b"f"[..]), Some(&b"\"a;b\""[..]))
+        );
         let a = parse("caller<sip:caller@example.com>;tag=323").unwrap();
         assert_eq!((a.uri.host, a.angle), (&b"example.com"[..], true));
         let a = parse("sip:alice@good;tag=x").unwrap();
         assert_eq!((a.uri.text, a.tag().unwrap()), (&b"sip:alice@good"[..], Some(&b"x"[..])));
-        for bad in ["sip:good;x@evil", "<sip:a@b>, <sip:c@d>", "\"a\" b <sip:a@b>", "\"a <sip:a@b>", "< sip:a@b>", "<sip:a@b", "a:b <sip:a@b>", "sip:a@b?c=d", "<sip:a@b>x", "<sip:a@b>;", ""] {
+        for bad in [
+            "sip:good;x@evil",
+            "<sip:a@b>, <sip:c@d>",
+            "\"a\" b <sip:a@b>",
+            "\"a <sip:a@b>",
+            "< sip:a@b>",
+            "<sip:a@b",
+            "a:b <sip:a@b>",
+            "sip:a@b?c=d",
+            "<sip:a@b>x",
+            "<sip:a@b>;",
+            "",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert_eq!(parse("<sip:a@b>;tag=1;TAG=2").unwrap().tag(), Err(Defect::Ambiguous));
@@ -368,9 +391,24 @@ mod tests {
     #[test]
     fn vias() {
         let via = Via::parse(b"SIP  /   2.0  /UDP  192.0.2.2 : 5060 ;branch=390skdjuw;rport").unwrap();
-        assert_eq!((via.host, via.param(b"branch"), via.param(b"rport"), via.param(b"x")), (&b"192.0.2.2"[..], Some(&b"390skdjuw"[..]), Some(&b""[..]), None));
-        assert_eq!(Via::parse(b"SIP/2.0/TLS [2001:db8::1]:5061;received=[::1];branch=z").unwrap().sent_by, b"[2001:db8::1]:5061");
-        for bad in ["foo", "SIP/2.0/UDP", "SIP/2.0/UDP ", "SIP/1.0/UDP h", "SIP/2.0/UDPh", "SIP/2.0/UDP h i", "SIP/2.0/UDP h:x", "SIP/2.0/UDP h;"] {
+        assert_eq!(
+            (via.host, via.param(b"branch"), via.param(b"rport"), via.param(b"x")),
+            (&b"192.0.2.2"[..], Some(&b"390skdjuw"[..]), Some(&b""[..]), None)
+        );
+        assert_eq!(
+            Via::parse(b"SIP/2.0/TLS [2001:db8::1]:5061;received=[::1];branch=z").unwrap().sent_by,
+            b"[2001:db8::1]:5061"
+        );
+        for bad in [
+            "foo",
+            "SIP/2.0/UDP",
+            "SIP/2.0/UDP ",
+            "SIP/1.0/UDP h",
+            "SIP/2.0/UDPh",
+            "SIP/2.0/UDP h i",
+            "SIP/2.0/UDP h:x",
+            "SIP/2.0/UDP h;",
+        ] {
             assert!(Via::parse(bad.as_bytes()).is_err(), "{bad}");
         }
     }

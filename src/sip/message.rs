@@ -284,7 +284,8 @@ fn understand<'r>(bytes: &'r [u8], head: usize, fields: &'r [Field]) -> Result<M
     let first_field = fields.first().map_or(head, |field| field.line().start);
     let start = start_line(bytes.get(..first_field - 2).unwrap_or_default())?;
     let one = Singles::of(fields)?;
-    let value = |field: Option<&Field>| field.map(|f| bytes.get(f.value()).unwrap_or_default()).ok_or(Reason::Malformed);
+    let value =
+        |field: Option<&Field>| field.map(|f| bytes.get(f.value()).unwrap_or_default()).ok_or(Reason::Malformed);
     let (from, to) = (Address::parse(value(one.from)?)?, Address::parse(value(one.to)?)?);
     from.tag()?;
     to.tag()?;
@@ -312,7 +313,21 @@ fn understand<'r>(bytes: &'r [u8], head: usize, fields: &'r [Field]) -> Result<M
     let via_at = list(bytes.get(top.clone()).unwrap_or_default()).next().ok_or(Reason::Malformed)??;
     let via_at = top.start + via_at.start..top.start + via_at.end;
     let via = Via::parse(bytes.get(via_at.clone()).unwrap_or_default())?;
-    Ok(Message { bytes, start, first_field, fields, head, from, to, call_id, cseq, cseq_method, via, via_at, max_forwards })
+    Ok(Message {
+        bytes,
+        start,
+        first_field,
+        fields,
+        head,
+        from,
+        to,
+        call_id,
+        cseq,
+        cseq_method,
+        via,
+        via_at,
+        max_forwards,
+    })
 }
 
 /// Exactly `METHOD SP URI SP SIP/2.0` or `SIP/2.0 SP CODE SP REASON` (§7.1, §7.2); the version's case does not matter.
@@ -348,7 +363,10 @@ fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// word ["@" word] (§25.1).
 fn is_call_id(text: &[u8]) -> bool {
-    let word = |b: u8| is_token(b) || matches!(b, b'(' | b')' | b'<' | b'>' | b':' | b'\\' | b'"' | b'/' | b'[' | b']' | b'?' | b'{' | b'}');
+    let word = |b: u8| {
+        is_token(b)
+            || matches!(b, b'(' | b')' | b'<' | b'>' | b':' | b'\\' | b'"' | b'/' | b'[' | b']' | b'?' | b'{' | b'}')
+    };
     let mut words = text.splitn(2, |&b| b == b'@');
     words.all(|part| !part.is_empty() && part.iter().all(|&b| word(b)))
 }
@@ -359,7 +377,10 @@ fn cseq(value: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
     let (count, method) = value.split_at_checked(digits).ok_or(Reason::Malformed)?;
     let blank = matches!(method.first(), Some(b' ' | b'\t'));
     let method = method.trim_ascii();
-    let good = number(count, 20).is_some_and(|n| n < 1 << 31) && blank && !method.is_empty() && method.iter().all(|&b| is_token(b));
+    let good = number(count, 20).is_some_and(|n| n < 1 << 31)
+        && blank
+        && !method.is_empty()
+        && method.iter().all(|&b| is_token(b));
     if good { Ok((count, method)) } else { Err(Reason::Malformed) }
 }
 
@@ -382,7 +403,9 @@ mod tests {
     }
 
     fn with(extra: &str) -> String {
-        format!("OPTIONS sip:100@good SIP/2.0\r\nv: SIP/2.0/UDP h;branch=z9hG4bKx, SIP/2.0/UDP i\r\nf: <sip:a@good>;tag=f\r\nTo: <sip:b@good>\r\ni: x@y\r\nCSeq: 1 OPTIONS\r\n{extra}\r\nbody")
+        format!(
+            "OPTIONS sip:100@good SIP/2.0\r\nv: SIP/2.0/UDP h;branch=z9hG4bKx, SIP/2.0/UDP i\r\nf: <sip:a@good>;tag=f\r\nTo: <sip:b@good>\r\ni: x@y\r\nCSeq: 1 OPTIONS\r\n{extra}\r\nbody"
+        )
     }
 
     #[test]
@@ -415,7 +438,18 @@ mod tests {
 
     #[test]
     fn start_lines_are_exact() {
-        for line in ["OPTIONS  sip:a@b SIP/2.0", "OPTIONS sip:a@b  SIP/2.0", "OPTIONS sip:a@b SIP/2.0 ", "OPTIONS\tsip:a@b SIP/2.0", "OPTIONS <sip:a@b> SIP/2.0", "OPTIONS sip:a@b?x=y SIP/2.0", "SIP/2.0 99 x", "SIP/2.0 2000 x", "OPT(IONS sip:a@b SIP/2.0", "OPTIONS sip:a@b x SIP/2.0"] {
+        for line in [
+            "OPTIONS  sip:a@b SIP/2.0",
+            "OPTIONS sip:a@b  SIP/2.0",
+            "OPTIONS sip:a@b SIP/2.0 ",
+            "OPTIONS\tsip:a@b SIP/2.0",
+            "OPTIONS <sip:a@b> SIP/2.0",
+            "OPTIONS sip:a@b?x=y SIP/2.0",
+            "SIP/2.0 99 x",
+            "SIP/2.0 2000 x",
+            "OPT(IONS sip:a@b SIP/2.0",
+            "OPTIONS sip:a@b x SIP/2.0",
+        ] {
             assert!(start_line(line.as_bytes()).is_err(), "{line}");
         }
         assert!(matches!(start_line(b"SIP/2.0 100 "), Ok(Start::Response { code: 100 })));

@@ -6,5 +6,7 @@ pub mod check;
 pub mod edit;
 pub mod frame;
 pub mod header;
+pub mod keepalive;
 pub mod message;
+pub mod reply;
 pub mod uri;

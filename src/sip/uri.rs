@@ -74,7 +74,8 @@ impl<'a> Uri<'a> {
         let (hostport, tail) = rest.split_at_checked(end).ok_or(Defect::Malformed)?;
         let (host, port) = split_port(hostport)?;
         check_host(host)?;
-        let (params, headers) = tail.split_at_checked(tail.iter().position(|&b| b == b'?').unwrap_or(tail.len())).unwrap_or((tail, &[]));
+        let (params, headers) =
+            tail.split_at_checked(tail.iter().position(|&b| b == b'?').unwrap_or(tail.len())).unwrap_or((tail, &[]));
         check_params(params)?;
         check_headers(headers)?;
         Ok(Self { text, scheme, user, host, port, params, headers })
@@ -129,7 +130,8 @@ fn other<'a>(text: &'a [u8], scheme: &[u8]) -> Result<Uri<'a>, Defect> {
 
 /// Where host and port end: at `;`, `?` or the end; brackets hold colons.
 fn host_end(rest: &[u8]) -> Result<usize, Defect> {
-    let from = if rest.first() == Some(&b'[') { rest.iter().position(|&b| b == b']').ok_or(Defect::Malformed)? } else { 0 };
+    let from =
+        if rest.first() == Some(&b'[') { rest.iter().position(|&b| b == b']').ok_or(Defect::Malformed)? } else { 0 };
     let tail = rest.get(from..).unwrap_or_default();
     Ok(tail.iter().position(|&b| matches!(b, b';' | b'?')).map_or(rest.len(), |at| from + at))
 }
@@ -193,7 +195,9 @@ fn escaped(bytes: &[u8], plain: impl Fn(u8) -> bool) -> bool {
 fn userinfo(user: &[u8]) -> Result<(), Defect> {
     let good = !user.is_empty()
         && user.first() != Some(&b':')
-        && escaped(user, |b| unreserved(b) || matches!(b, b'&' | b'=' | b'+' | b'$' | b',' | b';' | b'?' | b'/' | b':'));
+        && escaped(user, |b| {
+            unreserved(b) || matches!(b, b'&' | b'=' | b'+' | b'$' | b',' | b';' | b'?' | b'/' | b':')
+        });
     if good { Ok(()) } else { Err(Defect::Malformed) }
 }
 
@@ -202,7 +206,8 @@ fn check_params(params: &[u8]) -> Result<(), Defect> {
     let good = |param: &[u8]| {
         let mut parts = param.splitn(2, |&b| b == b'=');
         let plain = |part: &[u8]| {
-            !part.is_empty() && escaped(part, |b| unreserved(b) || matches!(b, b'[' | b']' | b'/' | b':' | b'&' | b'+' | b'$'))
+            !part.is_empty()
+                && escaped(part, |b| unreserved(b) || matches!(b, b'[' | b']' | b'/' | b':' | b'&' | b'+' | b'$'))
         };
         parts.next().is_some_and(plain) && parts.next().is_none_or(plain)
     };
@@ -223,7 +228,10 @@ mod tests {
     fn parts_are_where_the_grammar_has_them() {
         let uri = Uri::parse(b"sip:user;par=u%40x@good.example:5061;transport=tls;LR?Subject=x").unwrap();
         assert_eq!((uri.user, uri.host, uri.port), (Some(&b"user;par=u%40x"[..]), &b"good.example"[..], Some(5061)));
-        assert_eq!((uri.param(b"lr"), uri.param(b"transport"), uri.param(b"x")), (Some(&b""[..]), Some(&b"tls"[..]), None));
+        assert_eq!(
+            (uri.param(b"lr"), uri.param(b"transport"), uri.param(b"x")),
+            (Some(&b""[..]), Some(&b"tls"[..]), None)
+        );
         assert_eq!(&uri.text[uri.param_span(b"transport").unwrap()], b";transport=tls");
         assert_eq!(uri.bare(), b"sip:user;par=u%40x@good.example:5061");
         let v6 = Uri::parse(b"SIPS:[2001:db8::9:1]:5070;x").unwrap();

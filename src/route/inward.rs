@@ -1,0 +1,159 @@
+//! From outside to Asterisk.
+#![forbid(unsafe_code)]
+
+use super::{Hop, addresses, aor, register};
+use crate::flow::Transport;
+use crate::gate::{Path, Permit, Reason};
+use crate::proxy::Outbox;
+use crate::sip::header::{Address, Name};
+use crate::sip::message::Start;
+use crate::sip::reply;
+use crate::sip::uri::Scheme;
+use crate::token::{BRANCH, CONTACT_PARAM, Leg, ROUTE_USER, Return, Sent, VIA_PARAM, hex};
+use std::io::Write as _;
+
+/// URI parameters that steer Asterisk: our own token, and its `line` (which identifies an outbound registration).
+const STEERING: [&[u8]; 2] = [CONTACT_PARAM, b"line"];
+
+impl Hop<'_, '_> {
+    /// A request on its way to Asterisk.
+    pub fn request_inward(mut self, permit: &Permit, path: &Path, out: &mut Outbox) -> Result<(), Reason> {
+        // The permit is the proof that the gate has seen this message; routing asks nothing of it.
+        let _ = permit.by();
+        self.start_line(path);
+        let register = self.message.method() == Some(b"REGISTER");
+        let contacts = if register {
+            register::rewrite(&mut self)?
+        } else {
+            self.contact_scheme(Scheme::Sips);
+            Vec::new()
+        };
+        let begins = self.begins_dialog();
+        let lasting = self.from.transport.is_stream() || begins;
+        let binding = lasting.then(|| self.plan.bindings.on(self.from, &aor(&self.message.from.uri))).flatten();
+        let sips = self.message.uri().is_some_and(|uri| uri.scheme == Scheme::Sips);
+        self.push_via(&Return { flow: *self.from, sips, binding, contacts });
+        if begins {
+            let contact_sips = self.message.values(Name::Contact).flatten().next().is_some_and(|value| {
+                Address::parse(self.message.at(value)).is_ok_and(|contact| contact.uri.scheme == Scheme::Sips)
+            });
+            self.record_route(&Leg { flow: *self.from, binding, sips, contact_sips });
+        }
+        self.edits.replace(self.message.via_at.clone(), |text| reply::stamp(&self.message.via, self.from.remote, text));
+        self.max_forwards();
+        let (to, at) = (self.message.to.uri, self.to_uri_at());
+        self.drop_params(&to, at, &STEERING);
+        self.strip(|name| name == Name::Route);
+        self.content_length();
+        let asterisk = self.plan.asterisk();
+        self.send(asterisk, out);
+        Ok(())
+    }
+
+    /// A response to a request of Asterisk's.
+    pub fn response_inward(mut self, permit: &Permit, sent: &Sent, out: &mut Outbox) {
+        let _ = permit.by();
+        self.pop_via();
+        self.contact_scheme(Scheme::Sips);
+        self.strip(|_| false);
+        self.content_length();
+        let to = sent.inside.unwrap_or_else(|| self.plan.asterisk());
+        self.send(to, out);
+    }
+
+    /// The Request-URI: sip, without what steers Asterisk; a strict router's is in its last Route (RFC 3261 §16.4).
+    fn start_line(&mut self, path: &Path) {
+        let Start::Request { uri, uri_at, .. } = &self.message.start else { return };
+        let last = path.last.clone().filter(|_| path.strict);
+        let moved = last.and_then(|value| Some((value.clone(), Address::parse(self.message.at(value)).ok()?)));
+        match moved {
+            Some((_, target)) => self.edits.replace(uri_at.clone(), |text| {
+                text.extend_from_slice(if target.uri.scheme == Scheme::Sips { b"sip" } else { b"" });
+                text.extend_from_slice(
+                    target.uri.text.get(if target.uri.scheme == Scheme::Sips { 4.. } else { 0.. }).unwrap_or_default(),
+                );
+            }),
+            None => {
+                self.scheme(uri, uri_at.start, Scheme::Sips);
+                self.drop_params(uri, uri_at.start, &STEERING);
+            }
+        }
+        // The version may be in lower case; send it as §7.1 says.
+        let version = uri_at.end + 1;
+        if self.message.at(version..version + 3) != b"SIP" {
+            self.edits.replace(version..version + 3, |text| text.extend_from_slice(b"SIP"));
+        }
+    }
+
+    fn push_via(&mut self, back: &Return) {
+        let (branch, inside, key) = (hex(self.transaction()), self.plan.inside, &self.plan.key);
+        self.edits.insert(self.message.first_field, |text| {
+            let _ = write!(text, "Via: SIP/2.0/UDP {inside};rport;branch=");
+            text.extend_from_slice(BRANCH);
+            text.extend_from_slice(&branch);
+            text.push(b';');
+            text.extend_from_slice(VIA_PARAM);
+            text.push(b'=');
+            back.seal(key, text);
+            text.extend_from_slice(b"\r\n");
+        });
+    }
+
+    /// Double Record-Route (RFC 5658 §4): Asterisk's next hop is the inner entry, the phone's the outer one.
+    fn record_route(&mut self, leg: &Leg) {
+        let name = self.message.uri().map(|uri| String::from_utf8_lossy(uri.host).to_ascii_lowercase());
+        let name = name.unwrap_or_default();
+        let inner = RecordRoute { leg, name: None };
+        let outer = RecordRoute { leg, name: Some(&name) };
+        let at = self.message.first_field;
+        for entry in [inner, outer] {
+            let plan = self.plan;
+            self.edits.insert(at, |text| entry.write(plan, text));
+        }
+    }
+
+    /// Takes out the header fields that are not for Asterisk to see from outside.
+    fn strip(&mut self, also: impl Fn(Name) -> bool) {
+        for field in self.message.fields {
+            let stripped = field.name == Name::Other && self.plan.strip.holds(self.message.at(field.name_at()));
+            if stripped || also(field.name) {
+                self.edits.delete(field.line());
+            }
+        }
+    }
+}
+
+/// One Record-Route entry: with a name it is the phone's, without it Asterisk's.
+pub(super) struct RecordRoute<'a> {
+    pub(super) leg: &'a Leg,
+    pub(super) name: Option<&'a str>,
+}
+
+impl RecordRoute<'_> {
+    pub(super) fn write(&self, plan: &super::Plan, text: &mut Vec<u8>) {
+        // A sips request keeps sips on every hop but the one inside (§16.6 step 4).
+        let sips = self.leg.sips && self.name.is_some();
+        let _ = write!(text, "Record-Route: <{}:", if sips { "sips" } else { "sip" });
+        text.extend_from_slice(ROUTE_USER);
+        self.leg.seal(&plan.key, text);
+        let flow = &self.leg.flow;
+        let _ = match self.name {
+            None => write!(text, "@{}", plan.inside),
+            // `transport=tls` has no place in a sips URI (RFC 3261 §26.2.2).
+            Some(name) if sips && flow.transport == Transport::Tls => write!(text, "@{name}:{}", flow.local.port()),
+            Some(name) => write!(text, "@{name}:{};transport={}", flow.local.port(), flow.transport.name()),
+        };
+        text.extend_from_slice(b";lr>\r\n");
+    }
+}
+
+/// The contacts of a message, all of them readable.
+pub(super) fn contacts<'m>(
+    message: &crate::sip::message::Message<'m>,
+) -> Result<Vec<(std::ops::Range<usize>, Address<'m>)>, Reason> {
+    let mut all = Vec::new();
+    for field in message.all(Name::Contact).filter(|field| message.at(field.value()) != b"*") {
+        all.extend(addresses(message, field)?);
+    }
+    Ok(all)
+}
