@@ -1,10 +1,6 @@
 //! The header fields that are taken out of outside traffic: claims that only the door or a trunk may make.
 #![forbid(unsafe_code)]
 
-/// Never passed on, whatever the settings say: they would steer Asterisk's routing (RFC 3327, RFC 3608) or look like the
-/// door's own.
-const ALWAYS: [&str; 3] = ["path", "service-route", "x-sipdoor-*"];
-
 /// A set of names; a trailing `*` stands for the rest of a name.
 #[derive(Debug)]
 pub(super) struct Strip {
@@ -15,7 +11,7 @@ pub(super) struct Strip {
 impl Strip {
     pub(super) fn new(patterns: &[String]) -> Self {
         let mut by_letter = vec![Vec::new(); 26];
-        for pattern in ALWAYS.into_iter().chain(patterns.iter().map(String::as_str)) {
+        for pattern in patterns {
             if let Some(list) = slot(pattern.as_bytes()).and_then(|at| by_letter.get_mut(at)) {
                 list.push(pattern.as_bytes().to_ascii_lowercase());
             }
@@ -42,7 +38,7 @@ mod tests {
 
     #[test]
     fn names_and_beginnings_without_case() {
-        let strip = Strip::new(&["remote-party-id".into(), "p-charging-*".into()]);
+        let strip = Strip::new(&["path".into(), "remote-party-id".into(), "p-charging-*".into()]);
         for (name, held) in [
             ("Remote-Party-ID", true),
             ("Remote-Party-IDx", false),
