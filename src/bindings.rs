@@ -159,9 +159,10 @@ impl Inner {
     }
 }
 
-fn drop_from<K: Hash + Eq, Q: Hash + Eq + ?Sized>(map: &mut HashMap<K, Vec<Token>>, key: &Q, token: &Token)
+fn drop_from<K, Q>(map: &mut HashMap<K, Vec<Token>>, key: &Q, token: &Token)
 where
-    K: Borrow<Q>,
+    K: Hash + Eq + Borrow<Q>,
+    Q: Hash + Eq + ?Sized,
 {
     if let Some(tokens) = map.get_mut(key) {
         tokens.retain(|t| t != token);

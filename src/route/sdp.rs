@@ -62,7 +62,10 @@ mod tests {
     #[test]
     fn loopback_is_found_where_an_address_stands() {
         let at = |line: &'static str| {
-            loopback(line.as_bytes()).into_iter().map(|(range, family)| (&line[range], family)).collect::<Vec<_>>()
+            loopback(line.as_bytes())
+                .into_iter()
+                .map(|(range, family)| (line.get(range).unwrap(), family))
+                .collect::<Vec<_>>()
         };
         assert_eq!(at("o=- 1 1 IN IP4 127.0.0.1\r\n"), [("127.0.0.1", Some(13))]);
         assert_eq!(at("c=IN IP4 127.0.0.1\r\n"), [("127.0.0.1", Some(7))]);

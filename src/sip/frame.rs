@@ -159,9 +159,8 @@ pub fn content_length(head: &[u8]) -> Result<Option<usize>, Reason> {
         // The value may be folded onto the next lines (§7.3.1).
         let folds = continuation(after);
         let folded = after.get(..folds).unwrap_or_default();
-        let digits = match (value.trim_ascii(), folded.trim_ascii()) {
-            (digits, []) | ([], digits) => digits,
-            _ => return Err(Reason::Framing),
+        let ((digits, []) | ([], digits)) = (value.trim_ascii(), folded.trim_ascii()) else {
+            return Err(Reason::Framing);
         };
         if digits.is_empty() || digits.len() > 10 || !digits.iter().all(u8::is_ascii_digit) {
             return Err(Reason::Framing);
