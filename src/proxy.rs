@@ -110,6 +110,23 @@ impl Shared {
     pub fn bindings(&self) -> usize {
         self.plan.bindings.len()
     }
+
+    /// The gate's policy.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// How large a message may be.
+    pub const fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// The gate's last steps for one message from outside, without routing it: the rule by which it passes.
+    pub fn judge(&self, from: &Flow, bytes: &[u8]) -> Result<Pass, Reason> {
+        let mut reader = Reader::default();
+        let message = read(&mut reader, &mut Second::default(), self.sizes, from, bytes)?;
+        Ok(judge(self, from, &message)?.permit.by())
+    }
 }
 
 /// One worker's proxy: decides and rewrites. Workers share the bindings, the policy and the key through [`Shared`].
@@ -210,37 +227,25 @@ impl Proxy {
 
     fn outside(&mut self, now: Now, from: &Flow, bytes: &[u8], out: &mut Outbox) -> Result<Permit, Reason> {
         let Self { shared, reader, second, edits, .. } = self;
-        let (policy, plan) = (&shared.policy, &shared.plan);
-        policy.glance(bytes)?;
-        let message = reader.read(bytes, shared.sizes, from.transport.is_stream())?;
-        if !second.agrees(&message) {
-            return Err(Reason::Ambiguous);
-        }
+        let plan = &shared.plan;
+        shared.policy.glance(bytes)?;
+        let message = read(reader, second, shared.sizes, from, bytes)?;
+        let Verdict { permit, way } = judge(shared, from, &message)?;
         edits.clear();
         let hop = Hop { plan, now, from, message: &message, edits };
-        if let Start::Response { .. } = message.start {
-            let sent = own_branch(&plan.key, &message.via).filter(|sent| came_back(plan, sent, from));
-            let permit = policy.response(sent.is_some())?;
-            if let Some(sent) = sent {
-                hop.response_inward(&permit, &sent, out);
-            }
-            return Ok(permit);
+        match way {
+            Way::Back(sent) => hop.response_inward(&permit, &sent, out),
+            Way::On(path) => check_hops(&plan.key, &message)
+                .and_then(|()| hop.request_inward(&permit, &path, out))
+                .inspect_err(|reason| refuse(&plan.key, &message, from, *reason, out))?,
         }
-        let path = Path::read(&message, &plan.key, |host| policy.is_name(host));
-        let permit = policy.request(&message, &path)?;
-        check_hops(&plan.key, &message)
-            .and_then(|()| hop.request_inward(&permit, &path, out))
-            .inspect_err(|reason| refuse(&plan.key, &message, from, *reason, out))?;
         Ok(permit)
     }
 
     fn inside(&mut self, now: Now, from: &Flow, bytes: &[u8], out: &mut Outbox) -> Result<Permit, Reason> {
         let Self { shared, reader, second, edits, .. } = self;
         let (policy, plan) = (&shared.policy, &shared.plan);
-        let message = reader.read(bytes, shared.sizes, from.transport.is_stream())?;
-        if !second.agrees(&message) {
-            return Err(Reason::Ambiguous);
-        }
+        let message = read(reader, second, shared.sizes, from, bytes)?;
         edits.clear();
         let hop = Hop { plan, now, from, message: &message, edits };
         let permit = policy.inside(&message);
@@ -254,6 +259,47 @@ impl Proxy {
             .and_then(|()| hop.request_outward(&permit, &path, out))
             .inspect_err(|reason| refuse(&plan.key, &message, from, *reason, out))?;
         Ok(permit)
+    }
+}
+
+/// Reads one message twice; the readers must agree.
+fn read<'r>(
+    reader: &'r mut Reader,
+    second: &mut Second,
+    sizes: Sizes,
+    from: &Flow,
+    bytes: &'r [u8],
+) -> Result<Message<'r>, Reason> {
+    let message = reader.read(bytes, sizes, from.transport.is_stream())?;
+    if second.agrees(&message) { Ok(message) } else { Err(Reason::Ambiguous) }
+}
+
+/// A message from outside that may pass, and the way it goes.
+struct Verdict {
+    permit: Permit,
+    way: Way,
+}
+
+enum Way {
+    /// A response, back to Asterisk.
+    Back(Sent),
+    /// A request, on to Asterisk.
+    On(Path),
+}
+
+/// Gate steps 6 to 9.
+fn judge(shared: &Shared, from: &Flow, message: &Message<'_>) -> Result<Verdict, Reason> {
+    let Shared { policy, plan, .. } = shared;
+    match message.start {
+        Start::Response { .. } => {
+            let sent = own_branch(&plan.key, &message.via).filter(|sent| came_back(plan, sent, from));
+            let (permit, sent) = policy.response(sent)?;
+            Ok(Verdict { permit, way: Way::Back(sent) })
+        }
+        Start::Request { .. } => {
+            let path = Path::read(message, &plan.key, |host| policy.is_name(host));
+            Ok(Verdict { permit: policy.request(message, &path)?, way: Way::On(path) })
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::sip::frame::looks_like_sip;
 use crate::sip::header::Address;
 use crate::sip::message::Message;
 use crate::sip::uri::{Uri, is_address};
-use crate::token::ROUTE_USER;
+use crate::token::{ROUTE_USER, Sent};
 use ipnet::IpNet;
 use memchr::{memchr, memmem};
 use std::net::IpAddr;
@@ -99,9 +99,10 @@ impl Policy {
         if known { Ok(()) } else { Err(Reason::UriHost) }
     }
 
-    /// Step 6: a response from outside. `sent` says whether its topmost Via is ours and it came from where we sent.
-    pub fn response(&self, sent: bool) -> Result<Permit, Reason> {
-        if sent { Ok(Permit::of(Pass::Response)) } else { Err(Reason::Unsolicited) }
+    /// Step 6: a response from outside. `sent` is what its topmost Via says, if that is ours and the response came from
+    /// where we sent the request.
+    pub fn response(&self, sent: Option<Sent>) -> Result<(Permit, Sent), Reason> {
+        sent.map(|sent| (Permit::of(Pass::Response), sent)).ok_or(Reason::Unsolicited)
     }
 
     /// Steps 7 and 9: a request from outside.

@@ -331,7 +331,7 @@ fn understand<'r>(bytes: &'r [u8], head: usize, fields: &'r [Field]) -> Result<M
 }
 
 /// Exactly `METHOD SP URI SP SIP/2.0` or `SIP/2.0 SP CODE SP REASON` (§7.1, §7.2); the version's case does not matter.
-fn start_line(line: &[u8]) -> Result<Start<'_>, Reason> {
+pub(crate) fn start_line(line: &[u8]) -> Result<Start<'_>, Reason> {
     if line.contains(&b'\t') {
         return Err(Reason::Malformed);
     }
@@ -362,7 +362,7 @@ fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// word ["@" word] (§25.1).
-fn is_call_id(text: &[u8]) -> bool {
+pub(crate) fn is_call_id(text: &[u8]) -> bool {
     let word = |b: u8| {
         is_token(b)
             || matches!(b, b'(' | b')' | b'<' | b'>' | b':' | b'\\' | b'"' | b'/' | b'[' | b']' | b'?' | b'{' | b'}')
@@ -372,7 +372,7 @@ fn is_call_id(text: &[u8]) -> bool {
 }
 
 /// A number below 2**31 and a method (§20.16).
-fn cseq(value: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
+pub(crate) fn cseq(value: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
     let digits = value.iter().position(|b| !b.is_ascii_digit()).ok_or(Reason::Malformed)?;
     let (count, method) = value.split_at_checked(digits).ok_or(Reason::Malformed)?;
     let blank = matches!(method.first(), Some(b' ' | b'\t'));
@@ -385,7 +385,7 @@ fn cseq(value: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
 }
 
 /// Digits and nothing else; leading zeros are fine, more than `most` digits are not.
-fn number(text: &[u8], most: usize) -> Option<u64> {
+pub(crate) fn number(text: &[u8], most: usize) -> Option<u64> {
     if text.is_empty() || text.len() > most || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
