@@ -44,7 +44,6 @@ mod tests {
             ("Remote-Party-IDx", false),
             ("P-Charging-Vector", true),
             ("PATH", true),
-            ("X-Sipdoor-Trunk", true),
             ("Priority", false),
         ] {
             assert_eq!(strip.holds(name.as_bytes()), held, "{name}");
