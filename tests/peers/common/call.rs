@@ -1,0 +1,214 @@
+//! Calls: the phone's side of an INVITE dialog, with its media socket.
+
+use super::phone::{Ask, Phone, Transaction};
+use super::random;
+use super::rtp::Rtp;
+use super::sip::{Sip, uri_of};
+use std::net::SocketAddr;
+
+/// A call that has been answered.
+pub struct Call {
+    pub id: String,
+    /// Our From value, with the tag.
+    pub local: String,
+    /// The other end's, with its tag.
+    pub remote: String,
+    /// The other end's Contact URI.
+    pub target: String,
+    /// The route set, in the order in which we use it.
+    pub routes: Vec<String>,
+    /// Where the other end wants media.
+    pub media: SocketAddr,
+    pub rtp: Rtp,
+}
+
+/// A call of ours that has not been answered.
+pub struct Dialing {
+    transaction: Transaction,
+    rtp: Rtp,
+}
+
+/// A call to us that we have not answered.
+pub struct Incoming {
+    pub invite: Sip,
+    tag: String,
+}
+
+impl Phone {
+    /// Calls a number; returns when the authorised INVITE is on its way.
+    pub fn dial(&mut self, number: &str) -> Dialing {
+        let rtp = Rtp::bind(&self.space);
+        let mut ask = self.to_number("INVITE", number);
+        ask.body = description(rtp.local(), "sendrecv");
+        ask.body_type = "application/sdp";
+        let first = self.start(ask);
+        let answer = self.answer_to(&first, |answer| answer.code() > 100);
+        if answer.code() != 401 {
+            assert!(answer.code() < 300, "{answer}");
+            return Dialing { transaction: first, rtp };
+        }
+        self.send_within(&first, "ACK", answer.get("To"));
+        let transaction = self.start_authorized(first.ask, &answer);
+        Dialing { transaction, rtp }
+    }
+
+    /// Waits until it rings.
+    pub fn hear_ringing(&mut self, dialing: &Dialing) -> Sip {
+        self.answer_to(&dialing.transaction, |answer| answer.code() == 180)
+    }
+
+    /// Waits for the final answer, which must be a refusal; acknowledges and returns it.
+    pub fn hear_refusal(&mut self, dialing: &Dialing) -> Sip {
+        let answer = self.finish(&dialing.transaction);
+        assert!(answer.code() >= 300, "{answer}");
+        self.send_within(&dialing.transaction, "ACK", answer.get("To"));
+        answer
+    }
+
+    /// Waits for the 200 and acknowledges it.
+    pub fn hear_answer(&mut self, dialing: Dialing) -> Call {
+        let answer = self.finish(&dialing.transaction);
+        assert_eq!(answer.code(), 200, "{answer}");
+        let mut routes = answer.all("Record-Route");
+        routes.reverse(); // RFC 3261 §12.1.2
+        let call = Call {
+            id: answer.get("Call-ID").to_owned(),
+            local: dialing.transaction.ask.from.clone(),
+            remote: answer.get("To").to_owned(),
+            target: uri_of(answer.get("Contact")).to_owned(),
+            routes,
+            media: media_of(&answer),
+            rtp: dialing.rtp,
+        };
+        self.acknowledge(&call, dialing.transaction.cseq);
+        call
+    }
+
+    /// Calls a number that answers.
+    pub fn call(&mut self, number: &str) -> Call {
+        let dialing = self.dial(number);
+        self.hear_answer(dialing)
+    }
+
+    /// Gives up while it rings; returns the INVITE's answer, which must be 487.
+    pub fn cancel(&mut self, dialing: Dialing) -> Sip {
+        let transaction = &dialing.transaction;
+        let cancel = self.send_within(transaction, "CANCEL", &transaction.ask.to);
+        let taken = self.finish(&cancel);
+        assert_eq!(taken.code(), 200, "{taken}");
+        let answer = self.hear_refusal(&dialing);
+        assert_eq!(answer.code(), 487, "{answer}");
+        answer
+    }
+
+    /// Waits for a call.
+    pub fn ring(&mut self) -> Incoming {
+        let incoming = Incoming { invite: self.expect("INVITE"), tag: random(8) };
+        self.reply(&incoming.invite, "180 Ringing", &incoming.tag, &[], "");
+        incoming
+    }
+
+    /// Answers a call and waits for the ACK.
+    pub fn answer(&mut self, incoming: Incoming) -> Call {
+        let rtp = Rtp::bind(&self.space);
+        let invite = incoming.invite;
+        let headers = [format!("Contact: <{}>", self.contact), "Content-Type: application/sdp".to_owned()];
+        self.reply(&invite, "200 OK", &incoming.tag, &headers, &description(rtp.local(), "sendrecv"));
+        self.expect("ACK");
+        Call {
+            id: invite.get("Call-ID").to_owned(),
+            local: format!("{};tag={}", invite.get("To"), incoming.tag),
+            remote: invite.get("From").to_owned(),
+            target: uri_of(invite.get("Contact")).to_owned(),
+            routes: invite.all("Record-Route"),
+            media: media_of(&invite),
+            rtp,
+        }
+    }
+
+    /// Refuses a call.
+    pub fn refuse(&mut self, incoming: &Incoming, status: &str) {
+        self.reply(&incoming.invite, status, &incoming.tag, &[], "");
+        self.expect("ACK");
+    }
+
+    /// Waits for the CANCEL of a call that is ringing and ends it as RFC 3261 §9.2 says.
+    pub fn hear_cancel(&mut self, incoming: &Incoming) {
+        let cancel = self.expect("CANCEL");
+        assert_eq!(cancel.get("Call-ID"), incoming.invite.get("Call-ID"));
+        assert_eq!(cancel.uri(), incoming.invite.uri(), "a CANCEL has the Request-URI of its INVITE");
+        assert_eq!(cancel.all("Via").first(), incoming.invite.all("Via").first(), "and its branch");
+        self.reply(&cancel, "200 OK", &incoming.tag, &[], "");
+        self.refuse(incoming, "487 Request Terminated");
+    }
+
+    /// Offers new media in a call, e.g. `sendonly` to hold; returns the direction that was answered.
+    pub fn offer(&mut self, call: &Call, direction: &str) -> String {
+        let mut ask = within(call, "INVITE");
+        ask.body = description(call.rtp.local(), direction);
+        ask.body_type = "application/sdp";
+        let transaction = self.start(ask);
+        let mut answer = self.finish(&transaction);
+        let mut cseq = transaction.cseq;
+        if answer.code() == 401 {
+            self.send_within(&transaction, "ACK", answer.get("To"));
+            let again = self.start_authorized(transaction.ask, &answer);
+            answer = self.finish(&again);
+            cseq = again.cseq;
+        }
+        assert_eq!(answer.code(), 200, "{answer}");
+        self.acknowledge(call, cseq);
+        let body = answer.body();
+        let directions = ["sendonly", "recvonly", "inactive"];
+        let found = directions.iter().find(|d| body.contains(&format!("a={d}")));
+        (*found.unwrap_or(&"sendrecv")).to_owned()
+    }
+
+    /// Ends a call.
+    pub fn hang_up(&mut self, call: &Call) {
+        let answer = self.ask(within(call, "BYE"));
+        assert_eq!(answer.code(), 200, "{answer}");
+    }
+
+    /// Waits until the other end ends the call.
+    pub fn hear_hang_up(&mut self, call: &Call) {
+        let id = call.id.clone();
+        let bye = self.look(|m| m.is_request() && m.method() == "BYE" && m.get("Call-ID") == id, super::PATIENCE);
+        let bye = bye.unwrap_or_else(|| panic!("{} waited for a BYE", self.number));
+        self.reply(&bye, "200 OK", "", &[], "");
+    }
+
+    fn acknowledge(&mut self, call: &Call, cseq: u32) {
+        let ask = within(call, "ACK");
+        let branch = format!("z9hG4bK{}", random(16));
+        self.link.send(&self.request(&ask, cseq, &branch).bytes()).unwrap();
+    }
+}
+
+/// A request inside a call.
+pub fn within(call: &Call, method: &'static str) -> Ask {
+    Ask {
+        method,
+        uri: call.target.clone(),
+        from: call.local.clone(),
+        to: call.remote.clone(),
+        call_id: call.id.clone(),
+        routes: call.routes.clone(),
+        ..Ask::default()
+    }
+}
+
+fn media_of(message: &Sip) -> SocketAddr {
+    let address = message.sdp("c").rsplit(' ').next().unwrap().parse().unwrap();
+    let port = message.sdp("m").split(' ').nth(1).unwrap().parse().unwrap();
+    SocketAddr::new(address, port)
+}
+
+fn description(local: SocketAddr, direction: &str) -> String {
+    let (ip, port) = (local.ip(), local.port());
+    let version = if direction == "sendrecv" { 1 } else { 2 };
+    format!(
+        "v=0\r\no=- 1 {version} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n\
+         a=rtpmap:0 PCMU/8000\r\na={direction}\r\n"
+    )
+}
