@@ -1,6 +1,6 @@
 #!/bin/sh
 # netns.sh up ID host|container DOMAIN   makes the namespaces of one lab
-# netns.sh hold ID [DIRECTORY]           waits for the end of its standard input, then removes them (and DIRECTORY)
+# netns.sh hold ID [DIRECTORY...]        waits for the end of its standard input, then removes them and the directories
 #
 # host:       phone 198.51.100.10 --- 198.51.100.1 pbx 203.0.113.1 --- 203.0.113.77 router 192.168.77.1 --- 192.168.77.2 home
 # container:  phone 198.51.100.10 --- 198.51.100.1 gate 172.20.0.1 --- 172.20.0.2 pbx, the router beside the phone on the gate
@@ -34,6 +34,8 @@ up() {
     wire "$router" 203.0.113.77/24 "$edge" 203.0.113.1/24 r
     wire "$home" 192.168.77.2/24 "$router" 192.168.77.1/24 h
     ip -n "$phone" addr add 198.51.100.11/24 dev ca
+    # One public address: what leaves for the router must not leave from the edge's address on that wire.
+    ip -n "$edge" route replace 203.0.113.0/24 dev rb src 198.51.100.1
     ip -n "$phone" route add default via 198.51.100.1
     ip -n "$router" route add default via 203.0.113.1
     ip -n "$home" route add default via 192.168.77.1
@@ -74,11 +76,11 @@ down() {
         ip netns del "$space" || true
         rm -rf "/etc/netns/$space"
     done
-    [ -z "${1-}" ] || rm -rf "$1"
+    rm -rf "$@"
 }
 
 case $1 in
     up) up "$@" ;;
-    hold) cat > /dev/null || true; down "${3-}" ;;
-    *) echo "usage: netns.sh up ID host|container DOMAIN | hold ID [DIRECTORY]" >&2; exit 64 ;;
+    hold) cat > /dev/null || true; shift 2; down "$@" ;;
+    *) echo "usage: netns.sh up ID host|container DOMAIN | hold ID [DIRECTORY...]" >&2; exit 64 ;;
 esac

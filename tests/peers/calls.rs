@@ -50,11 +50,15 @@ fn a_tls_phone_and_a_tls_phone_call_each_other() {
     pair("single", Tls, "nat", Tls);
 }
 
-/// Registers two phones and plays everything phones do with each other.
 fn pair(kind_a: &str, transport_a: Transport, kind_b: &str, transport_b: Transport) {
     let Some(lab) = Lab::host() else { return };
-    let mut a = Phone::new(&lab, &lab.number(kind_a), transport_a);
-    let mut b = Phone::new(&lab, &lab.number(kind_b), transport_b);
+    let a = Phone::new(&lab, &lab.number(kind_a), transport_a);
+    let b = Phone::new(&lab, &lab.number(kind_b), transport_b);
+    everything(&lab, a, b);
+}
+
+/// Registers two phones and plays everything phones do with each other.
+pub fn everything(lab: &Lab, mut a: Phone, mut b: Phone) {
     a.register();
     b.register();
     call_and_let_the_called_one_hang_up(&mut a, &mut b);

@@ -1,4 +1,8 @@
-//! Phones on a real Asterisk through the door: issue by issue what a user of the field expects to work.
+//! Phones on a real Asterisk through the door: what a user of the field expects to work.
 
 mod calls;
 mod common;
+mod container;
+mod extensions;
+mod nat;
+mod registers;

@@ -72,17 +72,10 @@ impl Asterisk {
 
     /// The URIs of the contacts that are registered for a number.
     pub fn contacts(&self, number: &str) -> Vec<String> {
-        let database = self.cli(&format!("database show registrar/contact/{number};@"));
-        let uris = database.lines().filter_map(|line| line.split("\"uri\":\"").nth(1)?.split('"').next());
-        let all = self.cli("database show registrar");
-        let found: Vec<String> = uris.map(str::to_owned).collect();
-        if found.is_empty() {
-            let ours = all.lines().filter(|line| line.contains(&format!("registrar/contact/{number};@")));
-            return ours
-                .filter_map(|line| Some(line.split("\"uri\":\"").nth(1)?.split('"').next()?.to_owned()))
-                .collect();
-        }
-        found
+        let saved = self.cli("database show registrar");
+        let ours = saved.lines().filter(|line| line.contains(&format!("registrar/contact/{number};@")));
+        let uris = ours.filter_map(|line| line.split("\"uri\":\"").nth(1)?.split('"').next());
+        uris.map(|uri| uri.replace("\\/", "/")).collect()
     }
 
     /// The state (Avail, Unavail, NonQual, …) of a number's only contact.

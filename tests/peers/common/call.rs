@@ -4,7 +4,7 @@ use super::phone::{Ask, Phone, Transaction};
 use super::random;
 use super::rtp::Rtp;
 use super::sip::{Sip, uri_of};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A call that has been answered.
 pub struct Call {
@@ -199,7 +199,8 @@ pub fn within(call: &Call, method: &'static str) -> Ask {
 }
 
 fn media_of(message: &Sip) -> SocketAddr {
-    let address = message.sdp("c").rsplit(' ').next().unwrap().parse().unwrap();
+    let address: IpAddr = message.sdp("c").rsplit(' ').next().unwrap().parse().unwrap();
+    assert_eq!(address.to_string(), super::PUBLIC, "media goes to the address that phones can reach: {message}");
     let port = message.sdp("m").split(' ').nth(1).unwrap().parse().unwrap();
     SocketAddr::new(address, port)
 }

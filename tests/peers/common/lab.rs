@@ -88,7 +88,9 @@ impl Drop for Seat {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("---- the door's log\n{}", tail(&self.door.log(), 60));
-            eprintln!("---- Asterisk's log\n{}", tail(&self.asterisk.log(), 60));
+            let log = self.asterisk.log();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("Remote UNIX connection")).collect();
+            eprintln!("---- Asterisk's log\n{}", tail(&lines.join("\n"), 60));
         }
     }
 }
