@@ -58,7 +58,7 @@ fn pair(kind_a: &str, transport_a: Transport, kind_b: &str, transport_b: Transpo
 }
 
 /// Registers two phones and plays everything phones do with each other.
-pub fn everything(lab: &Lab, mut a: Phone, mut b: Phone) {
+pub(crate) fn everything(lab: &Lab, mut a: Phone, mut b: Phone) {
     a.register();
     b.register();
     call_and_let_the_called_one_hang_up(&mut a, &mut b);

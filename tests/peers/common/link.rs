@@ -48,7 +48,7 @@ impl Transport {
 pub enum Link {
     Udp(UdpSocket),
     Tcp(TcpStream),
-    Tls(TcpStream, Mutex<ClientConnection>),
+    Tls(TcpStream, Box<Mutex<ClientConnection>>),
 }
 
 impl Link {
@@ -75,7 +75,7 @@ impl Link {
         while connection.is_handshaking() {
             connection.complete_io(&mut &stream).expect("a TLS handshake with the right name");
         }
-        Self::Tls(stream, Mutex::new(connection))
+        Self::Tls(stream, Box::new(Mutex::new(connection)))
     }
 
     pub fn local(&self) -> SocketAddr {
