@@ -14,11 +14,12 @@ use crate::route::{Hop, Plan};
 use crate::sip::check::Second;
 use crate::sip::edit::Edits;
 use crate::sip::frame::Sizes;
-use crate::sip::header::{Name, Via};
+use crate::sip::header::{Name, Via, list};
 use crate::sip::keepalive::{self, KeepAlive};
-use crate::sip::message::{Message, Reader, Start};
+use crate::sip::message::{Field, Message, Reader, Start};
 use crate::sip::reply::{self, Status};
 use crate::token::{BRANCH, Key, Return, Sent, VIA_PARAM};
+use memchr::memmem;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -331,7 +332,14 @@ fn check_hops(key: &Key, message: &Message<'_>) -> Result<(), Reason> {
             own_branch(key, &via).is_some() || via.param(VIA_PARAM).and_then(|t| Return::open(key, t)).is_some()
         })
     };
-    if message.values(Name::Via).flatten().any(|via| ours(message.at(via))) {
+    // Parsing every Via of every request would be dear; ours are marked.
+    let marked =
+        |field: &&Field| [BRANCH, VIA_PARAM].iter().any(|mark| memmem::find(message.at(field.value()), mark).is_some());
+    let mut suspects = message.all(Name::Via).filter(marked).flat_map(|field| {
+        let value = message.at(field.value());
+        list(value).flatten().filter_map(move |via| value.get(via))
+    });
+    if suspects.any(ours) {
         return Err(Reason::Loop);
     }
     // CANCEL and ACK go where their INVITE went (§16.10); they require nothing.

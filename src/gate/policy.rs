@@ -5,7 +5,7 @@ use super::path::Path;
 use super::{Pass, Reason};
 use crate::config::Config;
 use crate::sip::frame::looks_like_sip;
-use crate::sip::header::Address;
+use crate::sip::header::{Address, holds};
 use crate::sip::message::Message;
 use crate::sip::uri::{Uri, is_address};
 use crate::token::{ROUTE_USER, Sent};
@@ -142,11 +142,4 @@ impl Policy {
         let method = message.method().unwrap_or_default();
         if self.methods.iter().any(|known| known == method) { Ok(()) } else { Err(Reason::Method) }
     }
-}
-
-/// Whether `line` holds `name`, case folded.
-fn holds(line: &[u8], name: &[u8]) -> bool {
-    let Some(&first) = name.first() else { return false };
-    let tries = memchr::memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), line);
-    tries.into_iter().any(|at| line.get(at..at + name.len()).is_some_and(|part| part.eq_ignore_ascii_case(name)))
 }

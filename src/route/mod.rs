@@ -16,7 +16,7 @@ use crate::flow::{Flow, FlowId, Side, Transport};
 use crate::gate::Reason;
 use crate::proxy::{Now, Outbox, Send};
 use crate::sip::edit::Edits;
-use crate::sip::header::{Address, Name, list};
+use crate::sip::header::{Address, Name, holds, list};
 use crate::sip::message::{Field, Message};
 use crate::sip::uri::{Scheme, Uri};
 use crate::token::Key;
@@ -135,6 +135,11 @@ impl Hop<'_, '_> {
 
     /// Changes the scheme of every Contact URI that has the scheme `from`.
     fn contact_scheme(&mut self, from: Scheme) {
+        // Hardly any message has one of the two; most need no second look.
+        let word: &[u8] = if from == Scheme::Sips { b"sips:" } else { b"sip:" };
+        if !self.message.all(Name::Contact).any(|field| holds(self.message.at(field.value()), word)) {
+            return;
+        }
         for value in self.message.values(Name::Contact).flatten() {
             if let Ok(contact) = Address::parse(self.message.at(value.clone())) {
                 self.scheme(&contact.uri, value.start + contact.uri_at.start, from);

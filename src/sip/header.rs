@@ -123,10 +123,21 @@ fn value_end(text: &[u8], start: usize) -> Result<usize, Defect> {
 
 /// A range without the blanks at its ends.
 pub fn trim(text: &[u8], range: Range<usize>) -> Range<usize> {
-    let slice = text.get(range.clone()).unwrap_or_default();
-    let front = slice.len() - slice.trim_ascii_start().len();
-    let back = slice.len() - slice.trim_ascii_end().len();
-    range.start + front..(range.end - back).max(range.start + front)
+    let Range { mut start, mut end } = range;
+    while start < end && text.get(start).is_some_and(u8::is_ascii_whitespace) {
+        start += 1;
+    }
+    while start < end && text.get(end - 1).is_some_and(u8::is_ascii_whitespace) {
+        end -= 1;
+    }
+    start..end
+}
+
+/// Whether `text` holds `word`, case folded.
+pub fn holds(text: &[u8], word: &[u8]) -> bool {
+    let Some(&first) = word.first() else { return false };
+    let mut tries = memchr::memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), text);
+    tries.any(|at| text.get(at..at + word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word)))
 }
 
 /// A name-addr or addr-spec with its header parameters: From, To, Contact, Route (§20.10).
@@ -218,42 +229,25 @@ pub fn param_ranges(text: &[u8]) -> impl Iterator<Item = (Range<usize>, Range<us
     let mut at = 0;
     std::iter::from_fn(move || {
         let start = at + 1;
-        let rest = text.get(start..).filter(|rest| !rest.is_empty())?;
-        let mut end = start;
         let mut equal = None;
-        for_unquoted(rest, |offset, b| {
-            end = start + offset;
+        let mut end = start;
+        text.get(end)?;
+        while let Some(&b) = text.get(end) {
             match b {
-                b';' => false,
+                b';' => break,
+                b'"' => end += quoted(text.get(end..)?).unwrap_or(text.len() - end),
                 b'=' if equal.is_none() => {
                     equal = Some(end);
                     end += 1;
-                    true
                 }
-                _ => {
-                    end += 1;
-                    true
-                }
+                _ => end += 1,
             }
-        });
+        }
         at = end;
         let name = trim(text, start..equal.unwrap_or(end));
         let value = equal.map_or(end..end, |equal| trim(text, equal + 1..end));
         Some((name, value))
     })
-}
-
-/// Calls `visit` with each byte that is not inside a quoted string, and with each quoted string's last quote, until it
-/// returns false.
-fn for_unquoted(text: &[u8], mut visit: impl FnMut(usize, u8) -> bool) {
-    let mut at = 0;
-    while let Some(&b) = text.get(at) {
-        let len = if b == b'"' { quoted(text.get(at..).unwrap_or_default()).unwrap_or(text.len() - at) } else { 1 };
-        if !visit(at + len - 1, b) {
-            return;
-        }
-        at += len;
-    }
 }
 
 /// Whether `text` is nothing but well-formed `;name[=value]`.

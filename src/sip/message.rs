@@ -8,7 +8,7 @@ use super::frame::{Sizes, content_length, looks_like_sip};
 use super::header::{Address, Name, Via, is_token, list, trim};
 use super::uri::{Defect, Uri};
 use crate::gate::Reason;
-use memchr::{memchr, memmem};
+use memchr::{memchr, memchr_iter, memmem};
 use std::ops::Range;
 
 /// The reader's memory, reused from message to message.
@@ -208,22 +208,38 @@ fn unfold<'r>(bytes: &'r [u8], head: usize, unfolded: &'r mut Vec<u8>) -> Result
 fn index(bytes: &[u8], head: usize, most: usize, fields: &mut Vec<Field>) -> Result<(), Reason> {
     fields.clear();
     let text = bytes.get(..head - 2).unwrap_or_default();
+    // A NUL or other control character, or a CR inside a line, ends the line for some readers.
+    let bare = |at: usize| text.get(at + 1) != Some(&b'\n');
+    if has_control(text) || memchr_iter(b'\r', text).any(bare) {
+        return Err(Reason::Ambiguous);
+    }
     let mut at = 0;
-    while let Some(len) = text.get(at..).and_then(|rest| memchr(b'\n', rest)) {
-        let line = text.get(at..at + len).unwrap_or_default().strip_suffix(b"\r").ok_or(Reason::Ambiguous)?;
-        // A CR, LF, NUL or other control character inside a line ends it for some readers.
-        if line.iter().fold(false, |bad, &b| bad | ((b < b' ') & (b != b'\t')) | (b == 0x7f)) {
-            return Err(Reason::Ambiguous);
-        }
+    for end in memchr_iter(b'\n', text) {
+        let line = text.get(at..end).unwrap_or_default().strip_suffix(b"\r").ok_or(Reason::Ambiguous)?;
         if at > 0 {
             if fields.len() >= most {
                 return Err(Reason::TooBig);
             }
             fields.push(field(bytes, at, line.len()).ok_or(Reason::Malformed)?);
         }
-        at += len + 1;
+        at = end + 1;
     }
     Ok(())
+}
+
+/// Whether a control character other than TAB, CR and LF is in `text`; eight bytes at a time, as most have none.
+fn has_control(text: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    let (words, rest) = text.as_chunks::<8>();
+    let slow = |bytes: &[u8]| bytes.iter().any(|&b| (b < b' ' && !matches!(b, b'\t' | b'\r' | b'\n')) || b == 0x7f);
+    let mut suspects = words.iter().filter(|bytes| {
+        let word = u64::from_le_bytes(**bytes);
+        // A borrow into a byte's high bit says that the byte, or one below it in the word, is less than what was taken.
+        let below = word.wrapping_sub(ONES * 0x20) & !word;
+        let delete = word ^ (ONES * 0x7f);
+        (below | (delete.wrapping_sub(ONES) & !delete)) & (ONES * 0x80) != 0
+    });
+    suspects.any(|bytes| slow(bytes)) || slow(rest)
 }
 
 fn field(bytes: &[u8], start: usize, len: usize) -> Option<Field> {
