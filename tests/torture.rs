@@ -1,5 +1,5 @@
 //! RFC 4475 and RFC 5118: every message has its verdict, as it is and with its hosts rewritten to the door's name.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod kit;
 
@@ -11,7 +11,7 @@ use sipdoor::flow::Transport;
 use sipdoor::gate::{Pass, Reason};
 use sipdoor::proxy::Outcome;
 
-use Reason::{Ambiguous, Extension, Framing, Malformed, MaxForwards, ToHost, Unsolicited, UriHost, FromHost};
+use Reason::{Ambiguous, Extension, Framing, FromHost, Malformed, MaxForwards, ToHost, Unsolicited, UriHost};
 
 /// The extension methods of the corpus, which the policy must list.
 const METHODS: [&str; 3] = ["!interesting-Method0123456789_*+`.%indeed'~", "RE%47IST%45R", "NEWMETHOD"];
@@ -172,17 +172,19 @@ fn over_a_stream_the_framing_decides_first() {
         let mut stage = Stage::with_methods(&METHODS);
         let played = stage.stream(&outside(Transport::Tcp), &bytes);
         match (name, expected) {
-            // Two messages in a row is what streams are for; the second has a header line without a colon in its body.
+            // Two messages in a row are what streams are for; the second's hosts are as they were, and its length is too
+            // short for its body.
             ("dblreq", _) => {
                 let outcomes: Vec<Outcome> = played.iter().map(|play| play.0).collect();
-                assert_eq!(outcomes, [Outcome::Passed(Pass::Name), Outcome::Passed(Pass::Name)]);
+                let refused = Outcome::Refused;
+                assert_eq!(outcomes, [Outcome::Passed(Pass::Name), refused(UriHost), refused(Reason::NotSip)]);
             }
-            // More is announced than comes: nothing is forwarded, ever.
-            ("clerr", _) => assert_eq!(played.len(), 0),
+            // More is announced than comes, and a head without its empty line: nothing is forwarded, ever.
+            ("clerr" | "baddn", _) => assert_eq!(played.len(), 0),
             // A stream needs the length (RFC 3261 §18.3).
             ("inv2543", _) => assert_eq!(played[0].0, Outcome::Refused(Framing)),
             (_, Passes) => assert_eq!(played[0].0, Outcome::Passed(Pass::Name), "{name}"),
-            (_, Refused(_)) => assert!(matches!(played[0].0, Outcome::Refused(_)), "{name}: {:?}", played[0].0),
+            (_, Refused(_)) => assert!(matches!(played.first(), Some((Outcome::Refused(_), _))), "{name}: {played:?}"),
             (_, Either) => {}
         }
     }
@@ -211,7 +213,8 @@ fn responses_are_read() {
         assert_eq!(to, phone);
         // Their own status line, header fields and body; the Vias of the request they answer.
         let bytes = read("rfc4475", name);
-        let vias: Vec<String> = kit::stage::lines(&request, "Via").iter().map(|via| format!("Via: {via}\r\n")).collect();
+        let vias: Vec<String> =
+            kit::stage::lines(&request, "Via").iter().map(|via| format!("Via: {via}\r\n")).collect();
         let mut response: Vec<u8> = Vec::new();
         let mut inserted = false;
         for line in bytes.split_inclusive(|&b| b == b'\n') {

@@ -65,7 +65,11 @@ impl Judge {
         must!(self.second.agrees(&message), "the second reader reads otherwise:\n{}", super::shown(sent));
         must!(message.bytes.len() == sent.len(), "more was sent than the message:\n{}", super::shown(sent));
         let mut framer = Framer::new(AMPLE);
-        must!(framer.next(sent) == Ok(Step::Message(sent.len())), "a stream would cut it elsewhere:\n{}", super::shown(sent));
+        must!(
+            framer.next(sent) == Ok(Step::Message(sent.len())),
+            "a stream would cut it elsewhere:\n{}",
+            super::shown(sent)
+        );
         for habits in Habits::ALL {
             let seen = lenient::read(sent, habits);
             same_hosts(&message, &seen).map_err(|what| format!("{what} with {habits:?}:\n{}", super::shown(sent)))?;
@@ -97,7 +101,9 @@ impl Judge {
             let seen = lenient::read(sent, habits);
             let all = [seen.uri.as_deref(), seen.from.as_deref(), seen.to.as_deref()];
             match by {
-                Pass::Name => must!(all.iter().all(|host| *host == Some(NAME.as_bytes())), "hosts {all:?} with {habits:?}"),
+                Pass::Name => {
+                    must!(all.iter().all(|host| *host == Some(NAME.as_bytes())), "hosts {all:?} with {habits:?}")
+                }
                 Pass::Dialog => must!(holds(bytes, b"fdr-"), "in a dialog without a token"),
                 Pass::Response => must!(seen.uri.is_none(), "a request passed as a response"),
                 _ => return Err(format!("passed from outside by {}", by.name())),

@@ -1,6 +1,12 @@
 //! What the tests of the core share: the corpus, a door without sockets, a lenient reader, a mutator.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 #![allow(clippy::string_slice, reason = "the text is the test's own")]
 
 pub mod corpus;

@@ -13,6 +13,9 @@ pub const ADDRESS: &str = "198.51.100.1";
 /// The time of every play.
 pub const NOW: Now = Now(1_700_000_000_000);
 
+/// An outcome, and what was sent.
+pub type Play = (Outcome, Vec<(Flow, Vec<u8>)>);
+
 /// A door and its outbox.
 pub struct Stage {
     /// The core.
@@ -61,7 +64,7 @@ impl Stage {
     }
 
     /// One whole message, and copies of what is sent.
-    pub fn play(&mut self, from: &Flow, bytes: &[u8]) -> (Outcome, Vec<(Flow, Vec<u8>)>) {
+    pub fn play(&mut self, from: &Flow, bytes: &[u8]) -> Play {
         let outcome = self.receive(from, bytes);
         (outcome, self.out.iter().map(|(flow, bytes)| (*flow, bytes.to_vec())).collect())
     }
@@ -75,7 +78,7 @@ impl Stage {
     }
 
     /// A stream's bytes, framed as the shell frames them; pings are left out.
-    pub fn stream(&mut self, from: &Flow, bytes: &[u8]) -> Vec<(Outcome, Vec<(Flow, Vec<u8>)>)> {
+    pub fn stream(&mut self, from: &Flow, bytes: &[u8]) -> Vec<Play> {
         let mut framer = Framer::new(self.config.limits.sizes);
         let mut rest = bytes;
         let mut played = Vec::new();
@@ -135,7 +138,11 @@ pub fn answer(request: &[u8], status: &str, more: &str) -> Vec<u8> {
 pub fn lines(message: &[u8], name: &str) -> Vec<String> {
     let start = format!("{name}: ");
     let text = String::from_utf8_lossy(message).into_owned();
-    text.split("\r\n").take_while(|line| !line.is_empty()).filter_map(|l| l.strip_prefix(&start)).map(str::to_owned).collect()
+    text.split("\r\n")
+        .take_while(|line| !line.is_empty())
+        .filter_map(|l| l.strip_prefix(&start))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The first of [`lines`].
