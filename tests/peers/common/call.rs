@@ -5,6 +5,7 @@ use super::random;
 use super::rtp::Rtp;
 use super::sip::{Sip, uri_of};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// A call that has been answered.
 pub struct Call {
@@ -69,19 +70,33 @@ impl Phone {
     pub fn hear_answer(&mut self, dialing: Dialing) -> Call {
         let answer = self.finish(&dialing.transaction);
         assert_eq!(answer.code(), 200, "{answer}");
-        let mut routes = answer.all("Record-Route");
-        routes.reverse(); // RFC 3261 §12.1.2
-        let call = Call {
-            id: answer.get("Call-ID").to_owned(),
-            local: dialing.transaction.ask.from.clone(),
-            remote: answer.get("To").to_owned(),
-            target: uri_of(answer.get("Contact")).to_owned(),
-            routes,
-            media: media_of(&answer),
-            rtp: dialing.rtp,
-        };
+        let call = answered(&answer, dialing.transaction.ask.from.clone(), dialing.rtp);
         self.acknowledge(&call, dialing.transaction.cseq);
         call
+    }
+
+    /// Calls a number and hangs up when it is answered; the INVITE's final answer, none when none came in time.
+    pub fn try_call(&mut self, number: &str, patience: Duration) -> Option<u16> {
+        let rtp = Rtp::bind(&self.space);
+        let mut ask = self.to_number("INVITE", number);
+        ask.body = description(rtp.local(), "sendrecv");
+        ask.body_type = "application/sdp";
+        let mut transaction = self.start(ask);
+        let mut answer = self.answer_within(&transaction, patience, |answer| answer.code() >= 200)?;
+        if answer.code() == 401 {
+            self.send_within(&transaction, "ACK", answer.get("To"));
+            transaction = self.start_authorized(transaction.ask, &answer);
+            answer = self.answer_within(&transaction, patience, |answer| answer.code() >= 200)?;
+        }
+        if answer.code() >= 300 {
+            self.send_within(&transaction, "ACK", answer.get("To"));
+            return Some(answer.code());
+        }
+        let call = answered(&answer, transaction.ask.from.clone(), rtp);
+        self.acknowledge(&call, transaction.cseq);
+        let bye = self.start(within(&call, "BYE"));
+        self.answer_within(&bye, patience, |answer| answer.code() >= 200)?;
+        Some(200)
     }
 
     /// Calls a number that answers.
@@ -182,6 +197,21 @@ impl Phone {
         let ask = within(call, "ACK");
         let branch = format!("z9hG4bK{}", random(16));
         self.link.send(&self.request(&ask, cseq, &branch).bytes()).unwrap();
+    }
+}
+
+/// The call that a 200 to our INVITE makes.
+fn answered(answer: &Sip, local: String, rtp: Rtp) -> Call {
+    let mut routes = answer.all("Record-Route");
+    routes.reverse(); // RFC 3261 §12.1.2
+    Call {
+        id: answer.get("Call-ID").to_owned(),
+        local,
+        remote: answer.get("To").to_owned(),
+        target: uri_of(answer.get("Contact")).to_owned(),
+        routes,
+        media: media_of(answer),
+        rtp,
     }
 }
 

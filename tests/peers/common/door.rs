@@ -90,6 +90,18 @@ impl Door {
         serde_json::from_str(&output).unwrap_or_else(|error| panic!("status --json: {error}: {output}"))
     }
 
+    /// How many messages and connections it has refused over a transport, for whatever reason.
+    pub fn refused(&self, transport: &str) -> u64 {
+        let status = self.status();
+        rows(&status).filter(|row| row["transport"] == transport && row["verdict"] == "refused").map(packets).sum()
+    }
+
+    /// How many it has counted in one row.
+    pub fn count(&self, transport: &str, rule: &str) -> u64 {
+        let status = self.status();
+        rows(&status).filter(|row| row["transport"] == transport && row["rule"] == rule).map(packets).sum()
+    }
+
     /// Everything it printed.
     pub fn log(&self) -> String {
         fs::read(self.work.join("door.log")).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
@@ -100,6 +112,14 @@ impl Drop for Door {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn rows(status: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
+    status["rows"].as_array().expect("status --json has rows").iter()
+}
+
+fn packets(row: &serde_json::Value) -> u64 {
+    row["packets"].as_u64().expect("a row has a number of packets")
 }
 
 /// The program that cargo built, or another one to be tested the same way.

@@ -25,6 +25,8 @@ pub struct Phone {
     pub(super) link: Arc<Link>,
     ca: PathBuf,
     inbox: Receiver<Sip>,
+    /// The connection has ended.
+    ended: bool,
     queue: VecDeque<Sip>,
     cseq: u32,
     shared: Arc<Background>,
@@ -88,6 +90,7 @@ impl Phone {
             link,
             ca,
             inbox,
+            ended: false,
             queue: VecDeque::new(),
             cseq: 100,
             shared,
@@ -99,6 +102,7 @@ impl Phone {
         self.link.cut();
         self.link = Arc::new(Link::open(&self.space, self.transport, &self.ca));
         self.inbox = listen(&self.link, &self.shared);
+        self.ended = false;
         self.contact = format!("sip:{}@{}{}", self.number, self.link.local(), self.transport.parameter());
     }
 
@@ -206,7 +210,19 @@ impl Phone {
 
     /// Waits for an answer, retransmitting over UDP until there is one (RFC 3261 §17.1).
     pub fn answer_to(&mut self, transaction: &Transaction, wanted: impl Fn(&Sip) -> bool) -> Sip {
-        let what = format!("an answer to {} {}", transaction.cseq, transaction.ask.method);
+        self.answer_within(transaction, PATIENCE, wanted).unwrap_or_else(|| {
+            let (cseq, method) = (transaction.cseq, transaction.ask.method);
+            panic!("{} waited for an answer to {cseq} {method}; it has {:#?}", self.number, self.queue)
+        })
+    }
+
+    /// The same, but gives up without a panic when there is none in time or the connection ends.
+    pub fn answer_within(
+        &mut self,
+        transaction: &Transaction,
+        patience: Duration,
+        wanted: impl Fn(&Sip) -> bool,
+    ) -> Option<Sip> {
         let ours = |message: &Sip| {
             !message.is_request()
                 && message.get("Call-ID") == transaction.ask.call_id
@@ -214,10 +230,12 @@ impl Phone {
         };
         let (start, mut pause) = (Instant::now(), Duration::from_millis(500));
         loop {
-            if let Some(answer) = self.look(|message| ours(message) && wanted(message), pause) {
-                return answer;
+            if let Some(answer) = self.look(|message| ours(message) && wanted(message), pause.min(patience)) {
+                return Some(answer);
             }
-            assert!(start.elapsed() < PATIENCE, "{} waited for {what}; it has {:#?}", self.number, self.queue);
+            if self.ended || start.elapsed() > patience {
+                return None;
+            }
             if self.transport == Udp && !self.queue.iter().any(ours) {
                 let _ = self.link.send(&transaction.bytes);
                 pause = (pause * 2).min(Duration::from_secs(4));
@@ -231,7 +249,7 @@ impl Phone {
             .unwrap_or_else(|| panic!("{} waited for {method}; it has {:#?}", self.number, self.queue))
     }
 
-    /// Waits for a message, at most so long; others stay in the queue.
+    /// Waits for a message, at most so long or until the connection ends; others stay in the queue.
     pub fn look(&mut self, wanted: impl Fn(&Sip) -> bool, patience: Duration) -> Option<Sip> {
         let end = Instant::now() + patience;
         loop {
