@@ -38,6 +38,7 @@
 
 pub mod bindings;
 pub mod config;
+pub mod demo;
 pub mod explain;
 pub mod flow;
 pub mod gate;
