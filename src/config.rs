@@ -38,6 +38,11 @@ pub fn admin(file: Option<&Path>, over: Written) -> Result<PathBuf, Error> {
     Ok(used::admin(&written))
 }
 
+/// A name as the door serves it, in lower case.
+pub fn name(text: &str) -> Result<String, BadName> {
+    value::name(text)
+}
+
 /// The settings of one run of the program.
 #[derive(Clone, Debug)]
 pub struct Settings {

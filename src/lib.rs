@@ -36,7 +36,9 @@
 //! ([`token`]): the way back in our Via, the phone's leg in Record-Route, a binding's name in the Contact that Asterisk
 //! knows. [`store`] keeps bindings and key over a restart.
 
+pub mod admin;
 pub mod bindings;
+pub mod certs;
 pub mod config;
 pub mod demo;
 pub mod explain;

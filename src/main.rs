@@ -1,2 +1,43 @@
-//! The program.
-fn main() {}
+//! The program: arguments, one command, exit code.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod failure;
+mod state;
+
+use clap::ArgMatches;
+use cli::Command;
+use failure::{Code, Failure};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let (cli, matches) = match cli::parse() {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Help and version come this way too; a closed output is nobody's fault.
+            drop(error.print());
+            return if error.use_stderr() { Code::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match execute(cli.command, &matches) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("sipdoor: {failure}");
+            failure.code.into()
+        }
+    }
+}
+
+fn execute(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Check(door) => commands::check(&door, matches)?,
+        Command::Explain(wanted) => {
+            return commands::explain(&wanted, matches).map(|passes| ExitCode::from(u8::from(!passes)));
+        }
+        Command::Certs(wanted) => commands::certs(&wanted)?,
+        Command::Status(wanted) => commands::status(&wanted, matches)?,
+        Command::Completions { shell } => cli::complete(shell, &mut std::io::stdout()),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -21,9 +21,9 @@ pub enum Place {
     /// The file and its line, counted from 1.
     Line(Arc<str>, usize),
     /// An environment variable.
-    Environment(&'static str),
+    Environment(String),
     /// A flag of the command line.
-    Flag(&'static str),
+    Flag(String),
 }
 
 impl<T> At<T> {

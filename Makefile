@@ -1,0 +1,27 @@
+# Two commands: `make run` shows the door at work, `make test` proves it. Each recipe is a line one could type.
+.PHONY: run test setup peers lint deny tests fuzz
+.NOTPARALLEL:
+
+run: setup
+	cargo run --release --locked -- demo
+
+test: setup lint deny peers tests fuzz
+
+setup:
+	@.ci/setup
+
+peers: setup
+	tests/lab/setup.sh
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+deny:
+	@.ci/deny
+
+tests:
+	cargo test --locked
+
+fuzz:
+	cargo test --locked --release --test fuzz

@@ -1,0 +1,11 @@
+//! The commands, one file each.
+
+mod certs;
+mod check;
+mod explain;
+mod status;
+
+pub(crate) use certs::certs;
+pub(crate) use check::check;
+pub(crate) use explain::explain;
+pub(crate) use status::status;

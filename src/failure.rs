@@ -1,0 +1,91 @@
+//! How a command ends when it fails: one sentence and an exit code of sysexits.h.
+
+use sipdoor::admin::Trouble;
+use sipdoor::certs::Unwritten;
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// One sentence for the operator, with the exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: Code,
+    sentence: String,
+}
+
+/// The exit codes in use, as sysexits.h numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    /// The command line cannot be read.
+    Usage = 64,
+    /// The input cannot be used.
+    Input = 66,
+    /// An address is taken, or no door answers.
+    Unavailable = 69,
+    /// A fault of the program.
+    Software = 70,
+    /// A file or a socket cannot be made.
+    CannotMake = 73,
+    /// Not permitted.
+    Permission = 77,
+    /// A setting, or a file that a setting names.
+    Settings = 78,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+impl Failure {
+    pub(crate) fn new(code: Code, sentence: impl Into<String>) -> Self {
+        Self { code, sentence: sentence.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(&self.sentence)
+    }
+}
+
+impl From<sipdoor::config::Error> for Failure {
+    fn from(error: sipdoor::config::Error) -> Self {
+        Self::new(Code::Settings, error.to_string())
+    }
+}
+
+impl From<Unwritten> for Failure {
+    fn from(error: Unwritten) -> Self {
+        let code = match &error {
+            Unwritten::Exists(_) => Code::CannotMake,
+            Unwritten::Io(_, error) => of(error, Code::CannotMake),
+            Unwritten::Make(_) => Code::Software,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        let code = match &trouble {
+            Trouble::Answered(_) | Trouble::Answer(..) => Code::Unavailable,
+            Trouble::NoSocket(_) => Code::CannotMake,
+            Trouble::Bind(_, error) => of(error, Code::CannotMake),
+            Trouble::Nobody(_, error) => of(error, Code::Unavailable),
+        };
+        Self::new(code, trouble.to_string())
+    }
+}
+
+/// The code of a system error: permission is a matter of its own.
+pub(crate) fn of(error: &io::Error, otherwise: Code) -> Code {
+    if error.kind() == io::ErrorKind::PermissionDenied { Code::Permission } else { otherwise }
+}
+
+/// Prints one line; a reader who has gone away is no failure.
+pub(crate) fn say(line: fmt::Arguments<'_>) {
+    drop(writeln!(io::stdout().lock(), "{line}"));
+}
