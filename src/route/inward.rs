@@ -65,13 +65,13 @@ impl Hop<'_, '_> {
     fn start_line(&mut self, path: &Path) {
         let Start::Request { uri, uri_at, .. } = &self.message.start else { return };
         let last = path.last.clone().filter(|_| path.strict);
-        let moved = last.and_then(|value| Some((value.clone(), Address::parse(self.message.at(value)).ok()?)));
-        match moved {
-            Some((_, target)) => self.edits.replace(uri_at.clone(), |text| {
-                text.extend_from_slice(if target.uri.scheme == Scheme::Sips { b"sip" } else { b"" });
-                text.extend_from_slice(
-                    target.uri.text.get(if target.uri.scheme == Scheme::Sips { 4.. } else { 0.. }).unwrap_or_default(),
-                );
+        match last.and_then(|value| Address::parse(self.message.at(value)).ok()) {
+            Some(target) => self.edits.replace(uri_at.clone(), |text| match target.uri.scheme {
+                Scheme::Sips => {
+                    text.extend_from_slice(b"sip");
+                    text.extend_from_slice(target.uri.text.get(4..).unwrap_or_default());
+                }
+                Scheme::Sip | Scheme::Other => text.extend_from_slice(target.uri.text),
             }),
             None => {
                 self.scheme(uri, uri_at.start, Scheme::Sips);
@@ -101,8 +101,11 @@ impl Hop<'_, '_> {
 
     /// Double Record-Route (RFC 5658 §4): Asterisk's next hop is the inner entry, the phone's the outer one.
     fn record_route(&mut self, leg: &Leg) {
-        let name = self.message.uri().map(|uri| String::from_utf8_lossy(uri.host).to_ascii_lowercase());
-        let name = name.unwrap_or_default();
+        let host = self.message.uri().map_or(&[][..], |uri| uri.host);
+        let name = match String::from_utf8_lossy(host).to_ascii_lowercase() {
+            name if name.is_empty() => self.plan.name.clone(),
+            name => name,
+        };
         let inner = RecordRoute { leg, name: None };
         let outer = RecordRoute { leg, name: Some(&name) };
         let at = self.message.first_field;

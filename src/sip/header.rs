@@ -69,7 +69,20 @@ impl Name {
 
 /// token of §25.1.
 pub const fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+    // Asked of every byte of every header field name: one bit a character, no branches.
+    const BITS: u128 = {
+        let mut bits = 0;
+        let mut at = 0u8;
+        while at < 128 {
+            let other = matches!(at, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+            if at.is_ascii_alphanumeric() || other {
+                bits |= 1 << at;
+            }
+            at += 1;
+        }
+        bits
+    };
+    b < 128 && BITS >> (b & 127) & 1 != 0
 }
 
 /// Where the quoted string that begins `bytes` ends, its quotes included.
