@@ -194,7 +194,7 @@ impl Proxy {
             return Outcome::Refused(reason);
         };
         if message.method().is_some() {
-            refuse(&shared.plan.key, &message, from, reason, out);
+            refuse(shared, &message, from, reason, out);
         } else if let (Side::Inside, Some(mut back)) = (from.side, own_via(&shared.plan.key, &message)) {
             // The phone has come back on another flow while its request was answered.
             let now_on = back.binding.and_then(|token| shared.plan.bindings.get(&token)).map(|binding| binding.flow);
@@ -231,14 +231,19 @@ impl Proxy {
         let plan = &shared.plan;
         shared.policy.glance(bytes)?;
         let message = read(reader, second, shared.sizes, from, bytes)?;
-        let Verdict { permit, way } = judge(shared, from, &message)?;
+        let Verdict { permit, way } = judge(shared, from, &message).inspect_err(|reason| {
+            // Who asks for an unknown method by the right name is no stranger.
+            if *reason == Reason::Method {
+                refuse(shared, &message, from, *reason, out);
+            }
+        })?;
         edits.clear();
         let hop = Hop { plan, now, from, message: &message, edits };
         match way {
             Way::Back(sent) => hop.response_inward(&permit, &sent, out),
             Way::On(path) => check_hops(&plan.key, &message)
                 .and_then(|()| hop.request_inward(&permit, &path, out))
-                .inspect_err(|reason| refuse(&plan.key, &message, from, *reason, out))?,
+                .inspect_err(|reason| refuse(shared, &message, from, *reason, out))?,
         }
         Ok(permit)
     }
@@ -258,7 +263,7 @@ impl Proxy {
         let path = Path::read(&message, &plan.key, |_| false);
         check_hops(&plan.key, &message)
             .and_then(|()| hop.request_outward(&permit, &path, out))
-            .inspect_err(|reason| refuse(&plan.key, &message, from, *reason, out))?;
+            .inspect_err(|reason| refuse(shared, &message, from, *reason, out))?;
         Ok(permit)
     }
 }
@@ -352,7 +357,7 @@ fn check_hops(key: &Key, message: &Message<'_>) -> Result<(), Reason> {
 
 /// Answers a request that was refused after it passed the gate. An ACK is never answered; nor is the OPTIONS of Asterisk's
 /// qualify for a phone that is gone, since any answer would make the contact look reachable.
-fn refuse(key: &Key, message: &Message<'_>, from: &Flow, reason: Reason, out: &mut Outbox) {
+fn refuse(shared: &Shared, message: &Message<'_>, from: &Flow, reason: Reason, out: &mut Outbox) {
     let silent = match message.method() {
         None | Some(b"ACK") => true,
         Some(b"OPTIONS") => reason == Reason::Gone && from.side == Side::Inside,
@@ -366,6 +371,7 @@ fn refuse(key: &Key, message: &Message<'_>, from: &Flow, reason: Reason, out: &m
     });
     let (code, phrase, more): (u16, &str, &[u8]) = match reason {
         _ if silent => return,
+        Reason::Method => (405, "Method Not Allowed", shared.policy.allow().as_bytes()),
         Reason::MaxForwards => (483, "Too Many Hops", b""),
         Reason::Loop => (482, "Loop Detected", b""),
         Reason::Extension => (420, "Bad Extension", unsupported.as_slice()),
@@ -374,7 +380,7 @@ fn refuse(key: &Key, message: &Message<'_>, from: &Flow, reason: Reason, out: &m
         Reason::TooBig => (513, "Message Too Large", b""),
         _ => (400, "Bad Request", b""),
     };
-    let tag = key.to_tag(&[message.call_id, message.cseq, message.via.text]);
+    let tag = shared.plan.key.to_tag(&[message.call_id, message.cseq, message.via.text]);
     let start = out.bytes.len();
     reply::write(message, Status { code, phrase, more }, from.remote, tag, &mut out.bytes);
     out.sends.push(Send { to: *from, range: start..out.bytes.len() });

@@ -369,6 +369,9 @@ fn members_are_answered_where_the_rfc_asks_for_it_and_an_ack_never() {
         "{text}"
     );
     assert_eq!(answer(&zero.replace("INVITE", "ACK")), (Outcome::Refused(Reason::MaxForwards), String::new()));
+    let (outcome, text) = answer(&call.replace("INVITE", "FROB"));
+    assert_eq!(outcome, Outcome::Refused(Reason::Method));
+    assert!(text.starts_with("SIP/2.0 405 ") && text.contains("\r\nAllow: INVITE, ACK, "), "{text}");
     let (outcome, text) = answer(&call.replace("CSeq", "Proxy-Require: foo\nCSeq"));
     assert_eq!(outcome, Outcome::Refused(Reason::Extension));
     assert!(text.starts_with("SIP/2.0 420 ") && text.contains("Unsupported: foo\r\n"), "{text}");

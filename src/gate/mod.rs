@@ -52,7 +52,7 @@ pub enum Reason {
     ToHost,
     /// A Route that is not ours, or a `maddr` parameter: a request to relay.
     Route,
-    /// The method is not in the policy's list.
+    /// The method is not in the policy's list: answered 405, since the hosts are names.
     Method,
     /// Max-Forwards ran out: answered 483.
     MaxForwards,

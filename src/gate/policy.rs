@@ -41,6 +41,7 @@ impl Permit {
 pub struct Policy {
     names: Vec<Vec<u8>>,
     methods: Vec<Vec<u8>>,
+    allow: String,
     deny: Vec<IpNet>,
     observe: bool,
     route: memmem::Finder<'static>,
@@ -54,6 +55,7 @@ impl Policy {
         Self {
             names: bytes(&config.names),
             methods: bytes(&config.gate.methods),
+            allow: format!("Allow: {}\r\n", config.gate.methods.join(", ")),
             deny: config.gate.deny.clone(),
             observe: config.gate.observe,
             route: memmem::Finder::new(&mark).into_owned(),
@@ -68,6 +70,11 @@ impl Policy {
     /// The first name, for what has none of its own.
     pub fn first_name(&self) -> &[u8] {
         self.names.first().map_or(&[], Vec::as_slice)
+    }
+
+    /// The Allow header field line of a 405 (RFC 3261 §21.4.6).
+    pub fn allow(&self) -> &str {
+        &self.allow
     }
 
     /// Step 1: is this source heard at all?
