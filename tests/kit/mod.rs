@@ -10,6 +10,7 @@
 #![allow(clippy::string_slice, reason = "the text is the test's own")]
 
 pub mod corpus;
+pub mod evasion;
 pub mod judge;
 pub mod lenient;
 pub mod mutate;
