@@ -6,6 +6,7 @@ use crate::flow::Flow;
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A contact's token: the value of `fdt` in the Contact that Asterisk knows, 16 lower-case hex digits.
@@ -76,6 +77,16 @@ impl Bindings {
         let tokens = inner.by_flow.get(flow)?;
         let same = tokens.iter().find(|token| inner.by_token.get(*token).is_some_and(|b| b.aor == aor));
         same.or(tokens.first()).copied()
+    }
+
+    /// The binding of an address-of-record with this very Contact, made from this address: the same phone, restarted.
+    pub fn same(&self, aor: &str, contact: &[u8], source: IpAddr) -> Option<Token> {
+        let inner = self.read();
+        let same = |token: &&Token| {
+            let binding = inner.by_token.get(*token);
+            binding.is_some_and(|b| b.contact.as_bytes() == contact && b.flow.remote.ip() == source)
+        };
+        inner.by_aor.get(aor)?.iter().find(same).copied()
     }
 
     /// Whether a phone is registered through this flow.

@@ -183,6 +183,20 @@ fn a_binding_is_made_by_the_200_and_unmade_by_what_it_does_not_list() {
 }
 
 #[test]
+fn a_restarted_phone_is_no_second_contact() {
+    let mut door = Door::new();
+    let contact = door.register(&phone(Transport::Udp, 1024), "");
+    let restarted = register("").replace("reg@phone", "another@phone");
+    let (_, request) = door.pass(&phone(Transport::Udp, 1025), &restarted);
+    assert_eq!(uri(&line(&request, "Contact")), contact);
+    // The same private Contact behind another address is another phone.
+    let mut elsewhere = phone(Transport::Udp, 1024);
+    elsewhere.remote = "203.0.113.77:1024".parse().unwrap();
+    let (_, request) = door.pass(&elsewhere, &restarted);
+    assert_ne!(uri(&line(&request, "Contact")), contact);
+}
+
+#[test]
 fn bindings_survive_a_restart() {
     let mut door = Door::new();
     let udp = phone(Transport::Udp, 1024);

@@ -46,14 +46,16 @@ pub(super) fn rewrite(hop: &mut Hop<'_, '_>) -> Result<Vec<(Token, Vec<u8>)>, Re
 }
 
 /// The token of a contact, the same after every reconnect: by the phone's instance (RFC 5626 §4.1), else by its
-/// Call-ID, which a phone keeps for its registrations (RFC 3261 §10.2.4).
+/// Call-ID, which a phone keeps for its registrations (RFC 3261 §10.2.4) until it restarts. One that has restarted is known
+/// by its Contact and address, or Asterisk would see a second contact where there was a refresh.
 fn token(hop: &Hop<'_, '_>, aor: &str, contact: &Address<'_>, first: bool) -> Token {
     let key = &hop.plan.key;
-    match contact.param(b"+sip.instance").filter(|instance| !instance.is_empty()) {
-        Some(instance) => key.contact(aor.as_bytes(), &[instance, contact.param(b"reg-id").unwrap_or_default()]),
-        None if first => key.contact(aor.as_bytes(), &[hop.message.call_id]),
-        None => key.contact(aor.as_bytes(), &[hop.message.call_id, contact.uri.bare()]),
+    if let Some(instance) = contact.param(b"+sip.instance").filter(|instance| !instance.is_empty()) {
+        return key.contact(aor.as_bytes(), &[instance, contact.param(b"reg-id").unwrap_or_default()]);
     }
+    let restarted = hop.plan.bindings.same(aor, contact.uri.text, hop.from.remote.ip());
+    let place = if first { &b""[..] } else { contact.uri.bare() };
+    restarted.unwrap_or_else(|| key.contact(aor.as_bytes(), &[hop.message.call_id, place]))
 }
 
 /// The user of a contact without a password.
