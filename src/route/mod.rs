@@ -184,14 +184,17 @@ impl Hop<'_, '_> {
     /// RFC 2543 tells transactions apart by. CANCEL and the ACK to a non-2xx give the same value as their INVITE.
     fn transaction(&self) -> u64 {
         let via = &self.message.via;
-        let ip = self.from.remote.ip().to_canonical().to_string();
+        let ip = match self.from.remote.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            IpAddr::V6(ip) => ip.octets(),
+        };
         let branch = via.param(b"branch").filter(|branch| branch.len() > 7 && branch.starts_with(b"z9hG4bK"));
         let tag = self.message.from.param(b"tag").unwrap_or_default();
         let (first, second) = match branch {
             Some(branch) => (branch, via.sent_by),
             None => (via.text, self.message.uri().map_or(&[][..], |uri| uri.text)),
         };
-        self.plan.key.transaction(&[first, second, ip.as_bytes(), self.message.call_id, self.message.cseq, tag])
+        self.plan.key.transaction(&[first, second, &ip, self.message.call_id, self.message.cseq, tag])
     }
 }
 

@@ -162,13 +162,18 @@ pub fn content_length(head: &[u8]) -> Result<Option<usize>, Reason> {
         let ((digits, []) | ([], digits)) = (value.trim_ascii(), folded.trim_ascii()) else {
             return Err(Reason::Framing);
         };
-        if digits.is_empty() || digits.len() > 10 || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(Reason::Framing);
-        }
-        let number = digits.iter().fold(0u64, |n, d| n.wrapping_mul(10).wrapping_add(u64::from(d - b'0')));
-        found = Some(usize::try_from(number).map_err(|_| Reason::Framing)?);
+        found = Some(length(digits)?);
     }
     Ok(found)
+}
+
+/// The number in a Content-Length: digits and nothing else.
+pub fn length(digits: &[u8]) -> Result<usize, Reason> {
+    if digits.is_empty() || digits.len() > 10 || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Reason::Framing);
+    }
+    let number = digits.iter().fold(0u64, |n, d| n.wrapping_mul(10).wrapping_add(u64::from(d - b'0')));
+    usize::try_from(number).map_err(|_| Reason::Framing)
 }
 
 /// What stands behind the colon if this line is a Content-Length, long or short.

@@ -4,7 +4,7 @@
 //! to its last (RFC 3261 §7, §25.1; what the RFC allows in two ways and real parsers read in two ways is refused).
 #![forbid(unsafe_code)]
 
-use super::frame::{Sizes, content_length, looks_like_sip};
+use super::frame::{Sizes, length, looks_like_sip};
 use super::header::{Address, Name, Via, is_token, list, trim};
 use super::uri::{Defect, Uri};
 use crate::gate::Reason;
@@ -157,7 +157,16 @@ impl Reader {
         if head > sizes.head {
             return Err(Reason::TooBig);
         }
-        let bytes = match content_length(bytes.get(..head).unwrap_or_default())? {
+        let Self { unfolded, fields } = self;
+        let bytes = match index(bytes, head, sizes.headers, fields)? {
+            Lines::Plain => bytes,
+            Lines::Folded => {
+                unfold(bytes, head, unfolded)?;
+                index(unfolded, head, sizes.headers, fields)?;
+                unfolded
+            }
+        };
+        let bytes = match body_length(bytes, fields)? {
             Some(body) => bytes.get(..head.saturating_add(body)).ok_or(Reason::Framing)?,
             None if whole => return Err(Reason::Framing),
             None => bytes,
@@ -165,9 +174,6 @@ impl Reader {
         if bytes.len() > sizes.message {
             return Err(Reason::TooBig);
         }
-        let Self { unfolded, fields } = self;
-        let bytes = unfold(bytes, head, unfolded)?;
-        index(bytes, head, sizes.headers, fields)?;
         understand(bytes, head, fields)
     }
 }
@@ -182,15 +188,11 @@ impl From<Defect> for Reason {
 }
 
 /// Folded lines (§7.3.1) become one line of the same length, so that every reader behind us sees the same lines.
-fn unfold<'r>(bytes: &'r [u8], head: usize, unfolded: &'r mut Vec<u8>) -> Result<&'r [u8], Reason> {
+fn unfold(bytes: &[u8], head: usize, unfolded: &mut Vec<u8>) -> Result<(), Reason> {
     let text = bytes.get(..head).unwrap_or_default();
-    let folds = |at: usize| matches!(text.get(at + 2), Some(b' ' | b'\t'));
-    if !memmem::find_iter(text, b"\r\n").any(folds) {
-        return Ok(bytes);
-    }
     unfolded.clear();
     unfolded.extend_from_slice(bytes);
-    for at in memmem::find_iter(text, b"\r\n").filter(|&at| folds(at)) {
+    for at in memmem::find_iter(text, b"\r\n").filter(|&at| matches!(text.get(at + 2), Some(b' ' | b'\t'))) {
         let rest = text.get(at + 2..).unwrap_or_default();
         let line = rest.get(..memchr(b'\r', rest).unwrap_or(rest.len())).unwrap_or_default();
         // A line of nothing but blanks ends the head for some readers.
@@ -201,11 +203,17 @@ fn unfold<'r>(bytes: &'r [u8], head: usize, unfolded: &'r mut Vec<u8>) -> Result
             fold.fill(b' ');
         }
     }
-    Ok(unfolded)
+    Ok(())
+}
+
+/// Whether the head has folded lines; if it has, its fields are not yet known.
+enum Lines {
+    Plain,
+    Folded,
 }
 
 /// Splits the head into lines and each line into name and value.
-fn index(bytes: &[u8], head: usize, most: usize, fields: &mut Vec<Field>) -> Result<(), Reason> {
+fn index(bytes: &[u8], head: usize, most: usize, fields: &mut Vec<Field>) -> Result<Lines, Reason> {
     fields.clear();
     let text = bytes.get(..head - 2).unwrap_or_default();
     // A NUL or other control character, or a CR inside a line, ends the line for some readers.
@@ -217,14 +225,27 @@ fn index(bytes: &[u8], head: usize, most: usize, fields: &mut Vec<Field>) -> Res
     for end in memchr_iter(b'\n', text) {
         let line = text.get(at..end).unwrap_or_default().strip_suffix(b"\r").ok_or(Reason::Ambiguous)?;
         if at > 0 {
+            if matches!(line.first(), Some(b' ' | b'\t')) {
+                return Ok(Lines::Folded);
+            }
             if fields.len() >= most {
                 return Err(Reason::TooBig);
             }
-            fields.push(field(bytes, at, line.len()).ok_or(Reason::Malformed)?);
+            fields.push(field(bytes, at, line).ok_or(Reason::Malformed)?);
         }
         at = end + 1;
     }
-    Ok(())
+    Ok(Lines::Plain)
+}
+
+/// The one Content-Length; two, even equal ones, end the message in two places for two readers (§20.14).
+fn body_length(bytes: &[u8], fields: &[Field]) -> Result<Option<usize>, Reason> {
+    let mut lengths = fields.iter().filter(|field| field.name == Name::ContentLength);
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(None),
+        (Some(field), None) => length(bytes.get(field.value()).unwrap_or_default()).map(Some),
+        (Some(_), Some(_)) => Err(Reason::Framing),
+    }
 }
 
 /// Whether a control character other than TAB, CR and LF is in `text`; eight bytes at a time, as most have none.
@@ -242,13 +263,11 @@ fn has_control(text: &[u8]) -> bool {
     suspects.any(|bytes| slow(bytes)) || slow(rest)
 }
 
-fn field(bytes: &[u8], start: usize, len: usize) -> Option<Field> {
-    let line = bytes.get(start..start + len)?;
-    let colon = memchr(b':', line)?;
-    let name = line.get(..colon)?.trim_ascii_end();
-    if name.is_empty() || !name.iter().all(|&b| is_token(b)) {
-        return None;
-    }
+fn field(bytes: &[u8], start: usize, line: &[u8]) -> Option<Field> {
+    let name = line.get(..line.iter().position(|&b| !is_token(b))?).filter(|name| !name.is_empty())?;
+    let blanks = line.get(name.len()..)?.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
+    let (colon, len) = (name.len() + blanks, line.len());
+    line.get(colon).filter(|&&b| b == b':')?;
     let value = trim(bytes, start + colon + 1..start + len);
     let small = |n: usize| u32::try_from(n).ok();
     Some(Field {
