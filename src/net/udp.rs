@@ -1,0 +1,73 @@
+//! Datagrams: in batches from the socket to the proxy.
+
+use super::mmsg::Receiver;
+use super::worker::{Batch, Worker};
+use crate::flow::{Flow, FlowId, Side, Transport};
+use std::cell::RefCell;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::rc::Rc;
+use tokio::io::Interest;
+use tracing::debug;
+
+/// Serves one socket until it breaks. The receiver is shared by the sockets of a worker, none of which keeps anything
+/// in it over an await.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    receiver: Rc<RefCell<Receiver>>,
+    socket: UdpSocket,
+    bound: SocketAddr,
+    side: Side,
+) -> io::Result<()> {
+    let socket = tokio::net::UdpSocket::from_std(socket)?;
+    loop {
+        socket.readable().await?;
+        let turn = || batch(&worker, &mut receiver.borrow_mut(), socket.as_fd(), bound, side);
+        match socket.try_io(Interest::READABLE, turn) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => worker.door.inside_socket.refused(),
+            // Nothing that a peer or the network does breaks a datagram socket: note it, and take the next batch.
+            Err(error) => debug!(%error, %bound, "datagrams not received"),
+        }
+        // There may be more, but other sockets and connections have their turn first.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// One turn: what has come is judged and answered. `WouldBlock` when there is no more.
+fn batch(
+    worker: &Worker,
+    receiver: &mut Receiver,
+    socket: BorrowedFd<'_>,
+    bound: SocketAddr,
+    side: Side,
+) -> io::Result<()> {
+    let more = receiver.receive(socket)?;
+    worker.handle(&Received { receiver, bound, side });
+    // On the connected socket, an error may stand between datagrams: only the kernel knows when it is empty.
+    if more || side == Side::Inside { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+}
+
+/// What one call brought.
+struct Received<'a> {
+    receiver: &'a Receiver,
+    bound: SocketAddr,
+    side: Side,
+}
+
+impl Batch for Received<'_> {
+    fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    fn get(&self, at: usize) -> Option<(Flow, &[u8])> {
+        let datagram = self.receiver.get(at)?;
+        let ip = datagram.local.unwrap_or_else(|| self.bound.ip());
+        let local = SocketAddr::new(ip, self.bound.port());
+        let flow =
+            Flow { side: self.side, transport: Transport::Udp, local, remote: datagram.remote, id: FlowId::default() };
+        Some((flow, datagram.bytes))
+    }
+}
