@@ -60,7 +60,7 @@ esac
 
 # A kernel without network namespaces, veth or nftables' NAT (some containers) cannot play the peers.
 probe=sd-probe-$$
-$sudo ip netns add "$probe" && $sudo ip -n "$probe" link add a type veth peer name b &&
+$sudo ip netns add "$probe" && $sudo ip -n "$probe" link add name sda type veth peer name sdb &&
     printf 'table ip t { chain c { type nat hook postrouting priority 100; masquerade; }; }\n' | $sudo ip netns exec "$probe" nft -f -
 probed=$?
 $sudo ip netns del "$probe" 2>/dev/null
