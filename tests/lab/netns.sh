@@ -31,6 +31,7 @@ up() {
     done
     if [ "$layout" = host ]; then edge=$pbx; else edge=$gate; fi
     wire "$phone" 198.51.100.10/24 "$edge" 198.51.100.1/24 c
+    ip -n "$phone" addr add 2001:db8::10/64 dev ca nodad; ip -n "$edge" addr add 2001:db8::1/64 dev cb nodad
     wire "$router" 203.0.113.77/24 "$edge" 203.0.113.1/24 r
     wire "$home" 192.168.77.2/24 "$router" 192.168.77.1/24 h
     ip -n "$phone" addr add 198.51.100.11/24 dev ca

@@ -7,3 +7,4 @@ mod container;
 mod extensions;
 mod nat;
 mod registers;
+mod six;

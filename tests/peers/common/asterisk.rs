@@ -8,8 +8,8 @@ use std::process::{Child, Stdio};
 use std::sync::Mutex;
 
 /// The kinds of endpoint in tests/lab/asterisk/pjsip.conf, each with its first number.
-const KINDS: [(&str, u32); 6] =
-    [("bare", 100), ("plain", 200), ("nat", 300), ("single", 400), ("srtp", 500), ("qualified", 700)];
+const KINDS: [(&str, u32); 7] =
+    [("bare", 100), ("plain", 200), ("nat", 300), ("single", 400), ("srtp", 500), ("six", 600), ("qualified", 700)];
 const EACH: u32 = 60;
 
 pub struct Asterisk {

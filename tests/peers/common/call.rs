@@ -230,16 +230,18 @@ pub fn within(call: &Call, method: &'static str) -> Ask {
 
 fn media_of(message: &Sip) -> SocketAddr {
     let address: IpAddr = message.sdp("c").rsplit(' ').next().unwrap().parse().unwrap();
-    assert_eq!(address.to_string(), super::PUBLIC, "media goes to the address that phones can reach: {message}");
+    let public = if address.is_ipv6() { super::PUBLIC6 } else { super::PUBLIC };
+    assert_eq!(address.to_string(), public, "media goes to the address that phones can reach: {message}");
     let port = message.sdp("m").split(' ').nth(1).unwrap().parse().unwrap();
     SocketAddr::new(address, port)
 }
 
 fn description(local: SocketAddr, direction: &str) -> String {
     let (ip, port) = (local.ip(), local.port());
+    let family = if ip.is_ipv6() { "IP6" } else { "IP4" };
     let version = if direction == "sendrecv" { 1 } else { 2 };
     format!(
-        "v=0\r\no=- 1 {version} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n\
+        "v=0\r\no=- 1 {version} IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n\
          a=rtpmap:0 PCMU/8000\r\na={direction}\r\n"
     )
 }

@@ -3,7 +3,7 @@
 use super::certs::Certs;
 use super::lab::Layout;
 use super::netns::Space;
-use super::{NAME, PUBLIC, wait};
+use super::{NAME, PUBLIC, PUBLIC6, wait};
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -30,9 +30,11 @@ impl Door {
         add("--state", path(&work.join("state")));
         add("--admin", path(&work.join("admin.sock")));
         if layout == Layout::Host {
-            add("--listen-udp", format!("{PUBLIC}:5060"));
-            add("--listen-tcp", format!("{PUBLIC}:5060"));
-            add("--listen-tls", format!("{PUBLIC}:5061"));
+            for address in [PUBLIC.to_owned(), format!("[{PUBLIC6}]")] {
+                add("--listen-udp", format!("{address}:5060"));
+                add("--listen-tcp", format!("{address}:5060"));
+                add("--listen-tls", format!("{address}:5061"));
+            }
         } else {
             // The usual three ports on all addresses; only the address for media must be said.
             add("--advertise", PUBLIC.to_owned());
@@ -93,13 +95,13 @@ impl Door {
     /// How many messages and connections it has refused over a transport, for whatever reason.
     pub fn refused(&self, transport: &str) -> u64 {
         let status = self.status();
-        rows(&status).filter(|row| row["transport"] == transport && row["verdict"] == "refused").map(packets).sum()
+        rows(&status).filter(|row| row["transport"] == transport && row["target"] == "drop").map(packets).sum()
     }
 
     /// How many it has counted in one row.
-    pub fn count(&self, transport: &str, rule: &str) -> u64 {
+    pub fn count(&self, transport: &str, reason: &str) -> u64 {
         let status = self.status();
-        rows(&status).filter(|row| row["transport"] == transport && row["rule"] == rule).map(packets).sum()
+        rows(&status).filter(|row| row["transport"] == transport && row["reason"] == reason).map(packets).sum()
     }
 
     /// Everything it printed.

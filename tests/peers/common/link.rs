@@ -54,7 +54,11 @@ pub enum Link {
 impl Link {
     /// Connects from `space`; a UDP socket is connected too, so that only answers from the address asked arrive.
     pub fn open(space: &Space, transport: Transport, ca: &Path) -> Self {
-        Self::open_to(space, transport, transport.door(), ca)
+        let mut door = transport.door();
+        if space.address.is_ipv6() {
+            door.set_ip(super::PUBLIC6.parse().unwrap());
+        }
+        Self::open_to(space, transport, door, ca)
     }
 
     pub fn open_to(space: &Space, transport: Transport, door: SocketAddr, ca: &Path) -> Self {

@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 pub const NAME: &str = "k7q2.sip.test";
 /// The address everybody knows.
 pub const PUBLIC: &str = "198.51.100.1";
+/// The same door over IPv6.
+pub const PUBLIC6: &str = "2001:db8::1";
 /// How long anything may take before the test gives up; the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 

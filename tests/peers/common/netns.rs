@@ -41,15 +41,16 @@ impl Net {
         Self { id, guard }
     }
 
-    /// One of the namespaces: pbx, phone, router, home or gate.
+    /// One of the namespaces: pbx, phone (phone6 with its IPv6 address), router, home or gate.
     pub fn space(&self, role: &str) -> Space {
         let address = match role {
+            "phone6" => "2001:db8::10",
             "phone" => "198.51.100.10",
             "home" => "192.168.77.2",
             "router" => "203.0.113.77",
             _ => "127.0.0.1",
         };
-        Space { name: format!("{}-{role}", self.id), address: address.parse().unwrap() }
+        Space { name: format!("{}-{}", self.id, role.trim_end_matches('6')), address: address.parse().unwrap() }
     }
 }
 
