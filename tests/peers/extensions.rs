@@ -100,3 +100,49 @@ fn a_strict_routing_phone_hangs_up() {
         assert_eq!(answer.code(), 200, "{answer}");
     }
 }
+
+/// Asterisk has no TLS transport here: it must never see `sips:`, and the phone must see nothing else (RFC 5630 §4).
+#[test]
+fn a_phone_that_speaks_sips_calls_and_is_called() {
+    let Some(lab) = Lab::host() else { return };
+    let mut phone = Phone::new(&lab, &lab.number("plain"), Tls);
+    phone.scheme = "sips";
+    phone.contact = phone.contact.replace("sip:", "sips:").replace(";transport=tls", "");
+    phone.register();
+    let call = phone.call("0600");
+    let heard = call.rtp.talk(call.media, 0x55, 30);
+    assert!(heard.of.get(&0x55).is_some_and(|n| *n >= 15), "{heard:?}");
+    phone.hang_up(&call);
+    let call = phone.call("0602");
+    phone.hear_hang_up(&call);
+    let mut caller = Phone::new(&lab, &lab.number("nat"), Udp);
+    let dialing = caller.dial(&phone.number);
+    let incoming = phone.ring();
+    assert_eq!(incoming.invite.uri(), phone.contact);
+    let called = phone.answer(incoming);
+    let call = caller.hear_answer(dialing);
+    caller.hang_up(&call);
+    phone.hear_hang_up(&called);
+}
+
+/// An INVITE of several KB goes to the phone whole, also when Asterisk was told to switch to TCP for it (RFC 3261 §18.1.1).
+#[test]
+fn a_large_invite_reaches_the_phone_also_when_asterisk_switches_to_tcp() {
+    let tcp =
+        "[system]\ntype=system\ndisable_tcp_switch=no\n[tcp]\ntype=transport\nprotocol=tcp\nbind=127.0.0.1:5080\n";
+    for pjsip in ["", tcp] {
+        let Some(lab) = Lab::own_with(pjsip) else { return };
+        let mut caller = Phone::new(&lab, &lab.number("plain"), Udp);
+        for transport in Transport::ALL {
+            let mut phone = Phone::new(&lab, &lab.number("plain"), transport);
+            phone.register();
+            let dialing = caller.dial(&format!("9{}", phone.number));
+            let incoming = phone.ring();
+            assert!(incoming.invite.get("X-Large-29").starts_with("0123"), "{}", incoming.invite);
+            let called = phone.answer(incoming);
+            let call = caller.hear_answer(dialing);
+            phone.hang_up(&called);
+            caller.hear_hang_up(&call);
+        }
+    }
+}

@@ -21,9 +21,9 @@ pub struct Asterisk {
 }
 
 impl Asterisk {
-    pub(super) fn new(space: Space, chroot: PathBuf, id: &str) -> Self {
+    pub(super) fn new(space: Space, chroot: PathBuf, id: &str, pjsip: &str) -> Self {
         let new = Self { space, chroot, directory: format!("/lab/{id}"), child: Mutex::new(None) };
-        new.configure();
+        new.configure(pjsip);
         new
     }
 
@@ -108,7 +108,7 @@ impl Asterisk {
         read("log/messages.log").unwrap_or_default()
     }
 
-    fn configure(&self) {
+    fn configure(&self, pjsip: &str) {
         for directory in ["etc", "db", "spool", "run", "log", "cache"] {
             fs::create_dir_all(self.outside(directory)).unwrap();
         }
@@ -122,7 +122,7 @@ impl Asterisk {
             let mut text = fs::read_to_string(&path).unwrap();
             text = text.replace("@DIR@", &self.directory).replace("@MODULES@", modules.as_ref().unwrap());
             if name == "pjsip.conf" {
-                text += &numbers();
+                text = format!("{text}{pjsip}\n{}", numbers());
             }
             fs::write(self.outside("etc").join(name), text).unwrap();
         }

@@ -31,21 +31,26 @@ impl Lab {
     /// The program's shared lab on a host; none when it cannot be made here, which is said.
     pub fn host() -> Option<Seat> {
         static LAB: OnceLock<Option<Arc<Lab>>> = OnceLock::new();
-        LAB.get_or_init(|| directory().map(|lab| Arc::new(Self::start(&lab, Layout::Host)))).clone().map(Seat)
+        LAB.get_or_init(|| directory().map(|lab| Arc::new(Self::start(&lab, Layout::Host, "")))).clone().map(Seat)
     }
 
     /// The program's shared lab in a container's layout.
     pub fn container() -> Option<Seat> {
         static LAB: OnceLock<Option<Arc<Lab>>> = OnceLock::new();
-        LAB.get_or_init(|| directory().map(|lab| Arc::new(Self::start(&lab, Layout::Container)))).clone().map(Seat)
+        LAB.get_or_init(|| directory().map(|lab| Arc::new(Self::start(&lab, Layout::Container, "")))).clone().map(Seat)
     }
 
     /// A lab of the test's own, which it may break.
     pub fn own() -> Option<Seat> {
-        directory().map(|lab| Seat(Arc::new(Self::start(&lab, Layout::Host))))
+        Self::own_with("")
     }
 
-    fn start(directory: &Path, layout: Layout) -> Self {
+    /// The same, with these lines more in pjsip.conf.
+    pub fn own_with(pjsip: &str) -> Option<Seat> {
+        directory().map(|lab| Seat(Arc::new(Self::start(&lab, Layout::Host, pjsip))))
+    }
+
+    fn start(directory: &Path, layout: Layout, pjsip: &str) -> Self {
         let chroot = directory.join("asterisk");
         let own = |id: &str| (chroot.join("lab").join(id), std::env::temp_dir().join(id));
         let name = if layout == Layout::Host { "host" } else { "container" };
@@ -54,7 +59,7 @@ impl Lab {
         let (_, work) = own(&net.id);
         std::fs::create_dir_all(&work).unwrap();
         let certs = Certs::make(&work);
-        let asterisk = Asterisk::new(pbx.clone(), chroot, &net.id);
+        let asterisk = Asterisk::new(pbx.clone(), chroot, &net.id, pjsip);
         let door = Door::new(pbx, work, layout, &certs);
         asterisk.start();
         door.start();

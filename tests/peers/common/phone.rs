@@ -17,6 +17,8 @@ pub struct Phone {
     pub password: String,
     pub transport: Transport,
     pub space: Space,
+    /// sip, or sips.
+    pub scheme: &'static str,
     /// Its own Contact URI.
     pub contact: String,
     /// Its `+sip.instance`, if it has one.
@@ -84,6 +86,7 @@ impl Phone {
             password: "secret".to_owned(),
             transport,
             space: space.clone(),
+            scheme: "sip",
             contact,
             instance: None,
             registration: random(16),
@@ -114,7 +117,7 @@ impl Phone {
     /// Waits until the door has closed the connection.
     pub fn wait_closed(&self) {
         let end = Instant::now() + PATIENCE;
-        while self.inbox.recv_timeout(end - Instant::now()).is_ok() {}
+        while self.inbox.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok() {}
         assert!(Instant::now() < end, "the connection is still open");
     }
 
@@ -129,7 +132,7 @@ impl Phone {
     }
 
     pub fn address_of_record(&self) -> String {
-        format!("sip:{}@{NAME}", self.number)
+        format!("{}:{}@{NAME}", self.scheme, self.number)
     }
 
     /// Registers and returns the 200, in which the phone must find its own Contact as it sent it.
@@ -153,7 +156,7 @@ impl Phone {
         let aor = format!("<{}>", self.address_of_record());
         let ask = Ask {
             method: "REGISTER",
-            uri: format!("sip:{NAME}"),
+            uri: format!("{}:{NAME}", self.scheme),
             from: format!("{aor};tag={}", random(8)),
             to: aor,
             call_id: self.registration.clone(),
@@ -167,9 +170,9 @@ impl Phone {
     pub fn to_number(&self, method: &'static str, number: &str) -> Ask {
         Ask {
             method,
-            uri: format!("sip:{number}@{NAME}"),
+            uri: format!("{}:{number}@{NAME}", self.scheme),
             from: format!("<{}>;tag={}", self.address_of_record(), random(8)),
-            to: format!("<sip:{number}@{NAME}>"),
+            to: format!("<{}:{number}@{NAME}>", self.scheme),
             call_id: random(16),
             ..Ask::default()
         }
