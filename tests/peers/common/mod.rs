@@ -13,6 +13,7 @@
 pub mod asterisk;
 pub mod call;
 pub mod certs;
+pub mod dns;
 pub mod door;
 pub mod lab;
 pub mod link;

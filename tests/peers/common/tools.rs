@@ -3,7 +3,7 @@
 use super::lab::Lab;
 use super::link::Transport;
 use super::netns::{Space, scripts};
-use super::{NAME, PATIENCE, PUBLIC, wait};
+use super::{NAME, PATIENCE, wait};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ pub struct Baresip {
 }
 
 impl Baresip {
-    /// Starts it with one account; Debian 12's 1.0.0 asks only DNS for names, so the door's address is its outbound proxy.
+    /// Starts it with one account; Debian 12's 1.0.0 asks only DNS for names.
     pub fn start(lab: &Lab, number: &str, transport: Transport, more: &str) -> Self {
         static PORTS: AtomicU16 = AtomicU16::new(4440);
         let port = PORTS.fetch_add(1, Ordering::Relaxed);
@@ -92,10 +92,10 @@ impl Baresip {
             modules.display()
         );
         std::fs::write(directory.join("config"), config).unwrap();
-        let (parameter, door) = (transport.parameter(), transport.door().port());
+        super::dns::serve(&space);
+        let parameter = transport.parameter();
         let account = format!(
-            "<sip:{number}@{NAME}{parameter}>;auth_user={number};auth_pass=secret;regint=60;audio_codecs=pcmu;\
-             outbound=\"sip:{PUBLIC}:{door}{parameter}\"{more}\n"
+            "<sip:{number}@{NAME}{parameter}>;auth_user={number};auth_pass=secret;regint=60;audio_codecs=pcmu{more}\n"
         );
         std::fs::write(directory.join("accounts"), account).unwrap();
         std::fs::write(directory.join("contacts"), "").unwrap();
@@ -127,6 +127,7 @@ impl Baresip {
 /// linphonec with one account over TLS; it plays a file and asks for SRTP.
 pub fn linphone(lab: &Lab, number: &str) -> Talker {
     let space = lab.space("phone");
+    super::dns::serve(&space);
     let directory = work(lab, "linphone");
     std::fs::create_dir_all(directory.join(".local/share/linphone")).unwrap();
     std::fs::write(directory.join("in.wav"), wav(&[0x11; 160_000])).unwrap();
