@@ -153,7 +153,7 @@ fn sipvicious_finds_nothing() {
         let said = space.output("svwar", &["--force", "-m", method, "-e", "200-210", "--maximumtime", "2", PUBLIC]);
         assert!(!said.contains("reqauth") && !said.contains("noauth"), "{said}");
     }
-    assert!(lab.door.refused("udp") > 20, "{}", lab.door.status());
+    assert!(lab.door.refused("udp") >= 6, "{}", lab.door.status());
     watch.nothing_came_back();
 }
 
@@ -252,15 +252,15 @@ impl<'a> Watch<'a> {
         load(
             &lab.space("phone"),
             "table inet watch {
-                counter udp { }
-                counter icmp { }
-                counter tcp { }
+                counter datagrams { }
+                counter errors { }
+                counter payload { }
                 chain in {
                     type filter hook input priority 0;
-                    ip saddr 198.51.100.1 meta l4proto udp counter name udp
-                    ip saddr 198.51.100.1 meta l4proto icmp icmp type != echo-reply counter name icmp
+                    ip saddr 198.51.100.1 meta l4proto udp counter name datagrams
+                    ip saddr 198.51.100.1 meta l4proto icmp icmp type != echo-reply counter name errors
                     # 52 bytes are the IP and TCP headers with their time stamps: more is payload.
-                    ip saddr 198.51.100.1 meta l4proto tcp tcp flags & syn == 0 meta length > 52 counter name tcp
+                    ip saddr 198.51.100.1 meta l4proto tcp tcp flags & syn == 0 meta length > 52 counter name payload
                 }
             }",
         );
@@ -284,8 +284,8 @@ impl<'a> Watch<'a> {
             let count = shown.split("packets ").nth(1).unwrap_or_else(|| panic!("{shown}"));
             count.split_whitespace().next().unwrap().parse::<u64>().unwrap()
         };
-        for name in ["udp", "icmp", "tcp"] {
-            assert_eq!(seen("phone", name), 0, "{name} packets with something in them came back");
+        for name in ["datagrams", "errors", "payload"] {
+            assert_eq!(seen("phone", name), 0, "{name} came back");
         }
         assert_eq!(seen("pbx", "asterisk"), 0, "packets reached Asterisk");
         let heard =
@@ -296,7 +296,7 @@ impl<'a> Watch<'a> {
         for transport in Transport::ALL {
             Phone::new(self.lab, &self.lab.number("plain"), transport).register();
         }
-        assert!(seen("phone", "udp") > 0 && seen("phone", "tcp") > 0 && seen("pbx", "asterisk") > 0);
+        assert!(seen("phone", "datagrams") > 0 && seen("phone", "payload") > 0 && seen("pbx", "asterisk") > 0);
         assert!(heard(self.lab.asterisk.log()) > 0);
     }
 }

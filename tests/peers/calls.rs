@@ -1,5 +1,6 @@
 //! Calls between phones, for every pair of transports: each test plays one pair from registration to the last BYE.
 
+use crate::common::call::media_of;
 use crate::common::lab::Lab;
 use crate::common::link::{Tcp, Tls, Transport, Udp};
 use crate::common::phone::Phone;
@@ -55,6 +56,27 @@ fn pair(kind_a: &str, transport_a: Transport, kind_b: &str, transport_b: Transpo
     let a = Phone::new(&lab, &lab.number(kind_a), transport_a);
     let b = Phone::new(&lab, &lab.number(kind_b), transport_b);
     everything(&lab, a, b);
+}
+
+/// Asterisk's default, `direct_media=yes`: it asks the phones to send to each other, with addresses that are not its own.
+#[test]
+fn two_phones_with_direct_media_are_told_of_each_other() {
+    let Some(lab) = Lab::host() else { return };
+    let mut a = Phone::new(&lab, &lab.number("bare"), Tls);
+    let mut b = Phone::new(&lab, &lab.number("bare"), Udp);
+    a.register();
+    b.register();
+    let dialing = a.dial(&b.number);
+    let incoming = b.ring();
+    let at_b = b.answer(incoming);
+    let at_a = a.hear_answer(dialing);
+    for (phone, own, other) in [(&mut a, &at_a, &at_b), (&mut b, &at_b, &at_a)] {
+        let offer = phone.expect("INVITE");
+        assert_eq!(media_of(&offer), other.rtp.local(), "{offer}");
+        phone.accept(&offer, own);
+    }
+    a.hang_up(&at_a);
+    b.hear_hang_up(&at_b);
 }
 
 /// Registers two phones and plays everything phones do with each other.

@@ -4,7 +4,7 @@ use super::phone::{Ask, Phone, Transaction};
 use super::random;
 use super::rtp::Rtp;
 use super::sip::{Sip, uri_of};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A call that has been answered.
@@ -136,9 +136,16 @@ impl Phone {
             remote: invite.get("From").to_owned(),
             target: uri_of(invite.get("Contact")).to_owned(),
             routes: invite.all("Record-Route"),
-            media: media_of(&invite),
+            media: media_at_the_door(&invite),
             rtp,
         }
+    }
+
+    /// Takes a new offer within a call.
+    pub fn accept(&mut self, offer: &Sip, call: &Call) {
+        let headers = [format!("Contact: <{}>", self.contact), "Content-Type: application/sdp".to_owned()];
+        self.reply(offer, "200 OK", "", &headers, &description(call.rtp.local(), "sendrecv"));
+        self.expect("ACK");
     }
 
     /// Refuses a call.
@@ -185,12 +192,18 @@ impl Phone {
         assert_eq!(answer.code(), 200, "{answer}");
     }
 
-    /// Waits until the other end ends the call.
+    /// Waits until the other end ends the call; what it offers before that is accepted.
     pub fn hear_hang_up(&mut self, call: &Call) {
-        let id = call.id.clone();
-        let bye = self.look(|m| m.is_request() && m.method() == "BYE" && m.get("Call-ID") == id, super::PATIENCE);
-        let bye = bye.unwrap_or_else(|| panic!("{} waited for a BYE", self.number));
-        self.reply(&bye, "200 OK", "", &[], "");
+        loop {
+            let ours =
+                |m: &Sip| m.is_request() && ["BYE", "INVITE"].contains(&m.method()) && m.get("Call-ID") == call.id;
+            let request = self.look(ours, super::PATIENCE);
+            let request = request.unwrap_or_else(|| panic!("{} waited for a BYE", self.number));
+            if request.method() == "BYE" {
+                return self.reply(&request, "200 OK", "", &[], "");
+            }
+            self.accept(&request, call);
+        }
     }
 
     fn acknowledge(&mut self, call: &Call, cseq: u32) {
@@ -210,7 +223,7 @@ fn answered(answer: &Sip, local: String, rtp: Rtp) -> Call {
         remote: answer.get("To").to_owned(),
         target: uri_of(answer.get("Contact")).to_owned(),
         routes,
-        media: media_of(answer),
+        media: media_at_the_door(answer),
         rtp,
     }
 }
@@ -228,12 +241,20 @@ pub fn within(call: &Call, method: &'static str) -> Ask {
     }
 }
 
-fn media_of(message: &Sip) -> SocketAddr {
-    let address: IpAddr = message.sdp("c").rsplit(' ').next().unwrap().parse().unwrap();
-    let public = if address.is_ipv6() { super::PUBLIC6 } else { super::PUBLIC };
-    assert_eq!(address.to_string(), public, "media goes to the address that phones can reach: {message}");
+/// Where a message wants media.
+pub fn media_of(message: &Sip) -> SocketAddr {
+    let address = message.sdp("c").rsplit(' ').next().unwrap().parse().unwrap();
     let port = message.sdp("m").split(' ').nth(1).unwrap().parse().unwrap();
     SocketAddr::new(address, port)
+}
+
+/// The same, and it must be the door's address.
+fn media_at_the_door(message: &Sip) -> SocketAddr {
+    let media = media_of(message);
+    let address = media.ip();
+    let public = if address.is_ipv6() { super::PUBLIC6 } else { super::PUBLIC };
+    assert_eq!(address.to_string(), public, "media goes to the address that phones can reach: {message}");
+    media
 }
 
 fn description(local: SocketAddr, direction: &str) -> String {
