@@ -143,7 +143,7 @@ fn answered(reason: Reason) -> bool {
 
 /// A response with a good Via on top.
 fn topped(sent: &[u8]) -> Option<Vec<u8>> {
-    let start = sent.starts_with(b"SIP/").then(|| memchr::memchr(b'\n', sent)).flatten()? + 1;
+    let start = sent.get(..4)?.eq_ignore_ascii_case(b"SIP/").then(|| memchr::memchr(b'\n', sent)).flatten()? + 1;
     Some([&sent[..start], b"Via: SIP/2.0/UDP top\r\n", &sent[start..]].concat())
 }
 

@@ -43,7 +43,7 @@ pub fn read(message: &[u8], habits: Habits) -> Seen {
     let (lines, head) = lines(message, habits.bare);
     let mut seen = Seen { uri: None, from: None, to: None, head, length: None };
     let start = lines.first().map(Vec::as_slice).unwrap_or_default();
-    if !start.starts_with(b"SIP/") {
+    if !start.get(..4).is_some_and(|four| four.eq_ignore_ascii_case(b"SIP/")) {
         let uri = start.split(|b| b" \t".contains(b)).filter(|word| !word.is_empty()).nth(1).unwrap_or_default();
         seen.uri = Some(host(uri.strip_prefix(b"<").unwrap_or(uri), habits));
     }
