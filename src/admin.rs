@@ -3,6 +3,7 @@
 //! One line of JSON asks, one line of JSON answers. The server is a thread of its own that serves one caller at a time,
 //! each with a deadline and a bounded request: a caller who stalls delays other callers, never the door.
 
+mod of;
 mod table;
 
 pub use table::{Shape, expiry, table};

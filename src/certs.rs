@@ -1,18 +1,15 @@
-//! Certificates: a development authority with a certificate for the door's names, and what a certificate file says.
+//! A development authority, with a certificate for the door's names.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256,
 };
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Phones and libraries refuse server certificates that are valid for longer than this.
@@ -132,41 +129,11 @@ pub fn write(directory: &Path, names: &[String]) -> Result<Files, Unwritten> {
     Ok(Files { authority, cert, key })
 }
 
-/// What the first certificate of a PEM file says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leaf {
-    /// Its DNS names, lower case.
-    pub names: Vec<String>,
-    /// When it ends, in seconds since the Unix epoch.
-    pub expires: i64,
-}
-
-impl Leaf {
-    /// Reads it; `None` if the file holds no certificate.
-    pub fn read(path: &Path) -> Option<Self> {
-        let der = CertificateDer::from_pem_file(path).ok()?;
-        let (_, cert) = X509Certificate::from_der(&der).ok()?;
-        let alternatives = cert.subject_alternative_name().ok().flatten();
-        let names = alternatives.iter().flat_map(|extension| &extension.value.general_names);
-        let names = names.filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-            _ => None,
-        });
-        Some(Self { names: names.collect(), expires: cert.validity().not_after.timestamp() })
-    }
-
-    /// Whether a phone that connects to `name` would take it (RFC 6125 §6.4: a wildcard is the whole first label).
-    pub fn covers(&self, name: &str) -> bool {
-        self.names.iter().any(|own| {
-            let wild = own.strip_prefix("*.").zip(name.split_once('.'));
-            own == name || wild.is_some_and(|(parent, (_, rest))| parent == rest)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::CertificateFiles;
+    use crate::net::tls::load;
     use std::os::unix::fs::PermissionsExt;
 
     fn directory(name: &str) -> PathBuf {
@@ -178,11 +145,12 @@ mod tests {
         let directory = directory("made");
         let names = ["a.test".to_owned(), "b.test".to_owned()];
         let files = write(&directory, &names).unwrap();
-        let leaf = Leaf::read(&files.cert).unwrap();
-        assert_eq!(leaf.names, names);
-        assert!(leaf.covers("b.test") && !leaf.covers("c.test"));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
-        assert!((396..=397).contains(&((leaf.expires - now) / 86_400)), "{leaf:?}");
+        let pair = CertificateFiles { cert: files.cert, key: files.key };
+        let loaded = load(std::slice::from_ref(&pair), &names).unwrap();
+        assert!(loaded.warnings().is_empty(), "{:?}", loaded.warnings());
+        assert_eq!(load(&[pair], &["c.test".to_owned()]).unwrap().warnings().len(), 1);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
+        assert_eq!((loaded.about().first().unwrap().expires - now + 60) / 86_400, i64::from(SERVER_DAYS));
         for key in ["door.key", "dev-ca.key"] {
             let mode = std::fs::metadata(directory.join(key)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{key}");
@@ -200,12 +168,5 @@ mod tests {
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
         assert_eq!(std::fs::read_to_string(directory.join("door.key")).unwrap(), "precious");
         std::fs::remove_dir_all(directory).unwrap();
-    }
-
-    #[test]
-    fn a_wildcard_covers_one_label() {
-        let leaf = Leaf { names: vec!["*.example.com".to_owned()], expires: 0 };
-        assert!(leaf.covers("k7q2.example.com"));
-        assert!(!leaf.covers("example.com") && !leaf.covers("a.k7q2.example.com"));
     }
 }

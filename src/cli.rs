@@ -37,6 +37,11 @@ pub(crate) struct Cli {
 /// The commands.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Open the door: listen, check, forward, until SIGTERM or SIGINT
+    ///
+    /// Settings come from the file (-c), the SIPDOOR_* variables and the flags; flags win over variables, variables
+    /// over the file. Without a file, --name is all that is needed. SIGHUP loads the certificates again.
+    Run(Door),
     /// Say whether these settings can be used, and what the door would do with them
     Check(Door),
     /// Say what the gate would do with a SIP message, step by step, and why

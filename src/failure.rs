@@ -2,6 +2,9 @@
 
 use sipdoor::admin::Trouble;
 use sipdoor::certs::Unwritten;
+use sipdoor::net;
+use sipdoor::net::tls::CertificateError;
+use sipdoor::store::StoreError;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -25,6 +28,8 @@ pub(crate) enum Code {
     Unavailable = 69,
     /// A fault of the program.
     Software = 70,
+    /// The system refuses.
+    System = 71,
     /// A file or a socket cannot be made.
     CannotMake = 73,
     /// Not permitted.
@@ -42,6 +47,10 @@ impl From<Code> for ExitCode {
 impl Failure {
     pub(crate) fn new(code: Code, sentence: impl Into<String>) -> Self {
         Self { code, sentence: sentence.into() }
+    }
+
+    pub(crate) fn system(what: &str, error: &io::Error) -> Self {
+        Self::new(Code::System, format!("{what}: {error}"))
     }
 }
 
@@ -77,6 +86,54 @@ impl From<Trouble> for Failure {
             Trouble::Nobody(_, error) => of(error, Code::Unavailable),
         };
         Self::new(code, trouble.to_string())
+    }
+}
+
+impl From<sipdoor::observe::BadLevel> for Failure {
+    fn from(error: sipdoor::observe::BadLevel) -> Self {
+        Self::new(Code::Settings, error.to_string())
+    }
+}
+
+impl From<net::Error> for Failure {
+    fn from(error: net::Error) -> Self {
+        let code = match &error {
+            net::Error::Listen(_, _, error) | net::Error::Inside(_, _, error) => match error.kind() {
+                io::ErrorKind::AddrInUse => Code::Unavailable,
+                io::ErrorKind::PermissionDenied => Code::Permission,
+                _ => Code::Settings,
+            },
+            net::Error::Backend(..) => Code::Settings,
+            net::Error::Store(error) => store(error),
+            net::Error::Certificate(error) => certificate(error),
+            net::Error::System(..) => Code::System,
+            net::Error::Worker(..) => Code::Software,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<CertificateError> for Failure {
+    fn from(error: CertificateError) -> Self {
+        Self::new(certificate(&error), error.to_string())
+    }
+}
+
+fn store(error: &StoreError) -> Code {
+    match error {
+        StoreError::Directory(_, error) | StoreError::Open(_, error) | StoreError::Key(_, error) => {
+            of(error, Code::CannotMake)
+        }
+        StoreError::Locked(_) => Code::Unavailable,
+        StoreError::Database(..) | StoreError::KeySize(..) => Code::CannotMake,
+        StoreError::Thread(_) => Code::System,
+    }
+}
+
+fn certificate(error: &CertificateError) -> Code {
+    match error {
+        CertificateError::Unreadable(_, error) => of(error, Code::Settings),
+        _ => Code::Settings,
     }
 }
 

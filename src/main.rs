@@ -31,6 +31,7 @@ fn main() -> ExitCode {
 
 fn execute(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     match command {
+        Command::Run(door) => commands::run(&door, matches)?,
         Command::Check(door) => commands::check(&door, matches)?,
         Command::Explain(wanted) => {
             return commands::explain(&wanted, matches).map(|passes| ExitCode::from(u8::from(!passes)));

@@ -1,10 +1,12 @@
 //! The program from outside: what a newcomer types, and the sentence and exit code that come back.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A directory of one test, gone at its end.
 struct Room(PathBuf);
@@ -40,8 +42,10 @@ struct Said {
     err: String,
 }
 
+/// The program, ended if it does not end itself: a door that opens where it must not should fail a test, not stop it.
 fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sipdoor"));
+    let mut command = Command::new("timeout");
+    command.args(["60", env!("CARGO_BIN_EXE_sipdoor")]);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SIPDOOR_") {
             command.env_remove(name);
@@ -63,14 +67,19 @@ fn sipdoor(arguments: &[&str]) -> Said {
     said(program().args(arguments), "")
 }
 
-/// `arguments` must end with this code, and with one sentence that has these words in it.
+/// `arguments` must end with this code, and with one sentence that has these words in it; what `check` refuses, `run`
+/// refuses too.
 fn refused(arguments: &[&str], code: i32, words: &[&str]) {
-    let got = sipdoor(arguments);
-    assert_eq!((got.code, got.err.lines().count()), (code, 1), "{arguments:?}: {}", got.err);
-    for word in words {
-        assert!(got.err.contains(word), "{arguments:?}: no `{word}` in: {}", got.err);
+    if let ["check", rest @ ..] = arguments {
+        refused(&[&["run"], rest].concat(), code, words);
     }
-    assert!(got.err.starts_with("sipdoor: "), "{}", got.err);
+    let got = sipdoor(arguments);
+    let sentence = got.err.lines().last().unwrap_or_default();
+    assert_eq!(got.code, code, "{arguments:?}: {}", got.err);
+    assert!(sentence.starts_with("sipdoor: "), "{arguments:?}: {}", got.err);
+    for word in words {
+        assert!(sentence.contains(word), "{arguments:?}: no `{word}` in: {sentence}");
+    }
 }
 
 const NAME: &str = "k7q2.example.com";
@@ -160,7 +169,25 @@ fn a_state_directory_must_be_writable() {
     assert!(matches!(got.code, 73 | 77) && got.err.contains("the state directory /proc/sipdoor"), "{}", got.err);
     let room = Room::new("state");
     let file = room.file("occupied", "");
-    refused(&["check", "--name", NAME, "--state", &file], 73, &["the state directory", "cannot be written"]);
+    refused(&["check", "--name", NAME, "--state", &file], 73, &["the state directory"]);
+}
+
+#[test]
+fn a_certificate_and_its_key_must_be_there_and_belong_together() {
+    let room = Room::new("keys");
+    for directory in ["one", "two"] {
+        assert_eq!(sipdoor(&["certs", "--name", NAME, "--dir", &room.path(directory)]).code, 0);
+    }
+    let state = room.path("state");
+    let with = |cert: &str, key: &str, words: &[&str]| {
+        let (cert, key) = (room.path(cert), room.path(key));
+        refused(&["check", "--name", NAME, "--state", &state, "--cert", &cert, "--key", &key], 78, words);
+    };
+    with("one/door.pem", "two/door.key", &["two/door.key does not belong to the certificate", "one/door.pem"]);
+    with("none.pem", "one/door.key", &["none.pem cannot be read: No such file"]);
+    with("one/door.pem", "none.key", &["none.key cannot be read: No such file"]);
+    with("one/door.key", "one/door.key", &["one/door.key holds no PEM certificate"]);
+    with("one/door.pem", "one/door.pem", &["one/door.pem holds no PEM private key"]);
 }
 
 #[test]
@@ -217,7 +244,7 @@ fn certificates_are_made_once() {
     let got =
         sipdoor(&["check", "--name", NAME, "--name", "b.test", "--cert", &cert, "--key", &key, "--state", &state]);
     assert_eq!(got.code, 0, "{}", got.err);
-    assert!(got.out.contains(&format!("for {NAME}: 397 days left")), "{}", got.out);
+    assert!(got.out.contains(&format!("{cert}: 39")), "{}", got.out);
     assert!(got.out.contains("note: no certificate is for b.test"), "{}", got.out);
     assert!(got.out.contains("listen       tls 0.0.0.0:5061"), "{}", got.out);
 }
@@ -249,7 +276,7 @@ fn explain_marks_what_is_wrong() {
 
 #[test]
 fn help_and_completions_are_there_and_nonsense_is_a_usage_error() {
-    for command in ["check", "explain", "certs", "status", "completions"] {
+    for command in ["run", "check", "explain", "certs", "status", "completions"] {
         let got = sipdoor(&[command, "--help"]);
         assert_eq!((got.code, got.out.contains("Usage: sipdoor")), (0, true), "{command}: {}", got.err);
         assert!(sipdoor(&["--help"]).out.contains(command), "{command}");
@@ -261,4 +288,121 @@ fn help_and_completions_are_there_and_nonsense_is_a_usage_error() {
     assert_eq!(sipdoor(&["--version"]).out, format!("sipdoor {}\n", env!("CARGO_PKG_VERSION")));
     assert_eq!(sipdoor(&["open-sesame"]).code, 64);
     assert_eq!(sipdoor(&[]).code, 64);
+}
+
+/// A door that runs until the end of a test.
+struct Running {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    room: Room,
+}
+
+impl Running {
+    /// Opens a door on ports that nobody has, and waits until it says so.
+    fn open(name: &str) -> Self {
+        let room = Room::new(name);
+        assert_eq!(sipdoor(&["certs", "--name", NAME, "--dir", &room.path("certs")]).code, 0);
+        let mut child = program();
+        child.args(["run", "--name", NAME, "--workers", "2", "--state", &room.path("state")]);
+        child.args(["--cert", &room.path("certs/door.pem"), "--key", &room.path("certs/door.key")]);
+        child.args(["--backend", &free(), "--inside", &free(), "--listen-udp", "127.0.0.1:0"]);
+        child.args(["--listen-tcp", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0"]);
+        let mut child = child.stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut all = String::new();
+        while !all.contains(" open: Asterisk at ") {
+            assert_ne!(log.read_line(&mut all).unwrap(), 0, "the door did not open: {all}");
+        }
+        Self { child, log, room }
+    }
+
+    fn status(&self, more: &[&str]) -> Said {
+        sipdoor(&[&["status", "--state", &self.room.path("state")], more].concat())
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.status(&["--json"]).out).unwrap()
+    }
+
+    fn address(&self, transport: &str) -> String {
+        let status = self.json();
+        let listeners = status["listeners"].as_array().unwrap();
+        let one = listeners.iter().find(|one| one["transport"] == transport).unwrap();
+        one["address"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a counter has this value.
+    fn wait(&self, transport: &str, reason: &str, packets: u64) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let status = self.json();
+            let of = |row: &&serde_json::Value| row["transport"] == transport && row["reason"] == reason;
+            let row = status["rows"].as_array().unwrap().iter().find(of).unwrap();
+            if row["packets"] == packets {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{row}");
+        }
+    }
+
+    /// Ends it as an operator would; how it ended, and what it said.
+    fn stop(mut self) -> (Option<i32>, String) {
+        // `timeout` passes the signal on.
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+/// A loopback address with a port that is free for now.
+fn free() -> String {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_door_opens_counts_tells_and_closes() {
+    let door = Running::open("open");
+    let scanner = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let scan = b"OPTIONS sip:100@203.0.113.5 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1\r\n\r\n";
+    scanner.send_to(scan, door.address("udp")).unwrap();
+    door.wait("udp", "uri_host", 1);
+    let mut stranger = TcpStream::connect(door.address("tls")).unwrap();
+    stranger.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    door.wait("tls", "not_tls", 1);
+
+    let table = door.status(&[]);
+    assert!(table.out.starts_with(&format!("sipdoor {} (pid ", env!("CARGO_PKG_VERSION"))), "{}", table.out);
+    assert!(table.out.contains(" days left (until "), "{}", table.out);
+    let chains: Vec<_> = table.out.lines().filter(|line| line.starts_with("Chain ")).collect();
+    assert_eq!(chains, ["Chain udp (policy DROP)", "Chain tcp (policy DROP)", "Chain tls (policy DROP)"]);
+    assert!(table.out.contains(&format!("       1 {:>8} DROP    uri_host\n", scan.len())), "{}", table.out);
+    assert!(door.status(&["--all"]).out.contains("       0        0 ACCEPT  name\n"));
+
+    let admin = door.room.0.join("state/admin.sock");
+    assert!(admin.exists());
+    let (code, log) = door.stop();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("closing"), "{log}");
+    assert!(!admin.exists());
+}
+
+#[test]
+fn a_taken_port_and_a_taken_state_directory_are_named() {
+    let door = Running::open("taken");
+    let (udp, tls, state) = (door.address("udp"), door.address("tls"), door.room.path("state"));
+    let room = Room::new("taken-too");
+    let own = room.path("state");
+    let (cert, key) = (door.room.path("certs/door.pem"), door.room.path("certs/door.key"));
+    let (backend, inside) = (free(), free());
+    let loopback = ["--backend", &backend, "--inside", &inside];
+    let run = ["run", "--name", NAME, "--cert", &cert, "--key", &key, "--state"];
+    let with = |more: &[&str], words: &[&str]| refused(&[&run[..], more, &loopback[..]].concat(), 69, words);
+    with(&[&own, "--listen-udp", &udp], &[&format!("cannot listen on udp {udp}: address in use")]);
+    with(&[&own, "--listen-tls", &tls], &[&format!("cannot listen on tls {tls}: address in use")]);
+    with(&[&state, "--listen-udp", "127.0.0.1:0"], &["is in use by another door"]);
+    let admin = door.room.path("state/admin.sock");
+    with(&[&own, "--listen-udp", "127.0.0.1:0", "--admin", &admin], &["another door answers on", &admin]);
+    assert_eq!(door.stop().0, Some(0));
 }

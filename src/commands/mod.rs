@@ -3,9 +3,11 @@
 mod certs;
 mod check;
 mod explain;
+mod run;
 mod status;
 
 pub(crate) use certs::certs;
 pub(crate) use check::check;
 pub(crate) use explain::explain;
+pub(crate) use run::run;
 pub(crate) use status::status;
