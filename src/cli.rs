@@ -62,6 +62,12 @@ pub(crate) enum Command {
     /// One chain for each transport; in it one row for each rule that accepts and each reason to refuse, in the order
     /// in which the gate checks.
     Status(Status),
+    /// See it work on loopback: phones with the name, strangers without, a small PBX inside
+    ///
+    /// A real door with a certificate of its own making stands before a toy PBX in this program. Phones register, call
+    /// and are called over TLS, UDP and TCP; strangers try the address. What each saw is printed, and the counters.
+    /// The exit code is 0 if all went as it should and 1 if not. The PBX is for this demo only.
+    Demo(Demo),
     /// Print the completions of a shell
     ///
     /// For bash: sipdoor completions bash > /etc/bash_completion.d/sipdoor
@@ -179,6 +185,29 @@ pub(crate) struct Certs {
     /// The directory for dev-ca.pem, dev-ca.key, door.pem and door.key
     #[arg(long, value_name = "DIR", default_value = "certs")]
     pub(crate) dir: PathBuf,
+}
+
+/// What `sipdoor demo` takes.
+#[derive(Args)]
+pub(crate) struct Demo {
+    /// Stay when the story is over, for a softphone of your own
+    #[arg(long)]
+    pub(crate) stay: bool,
+    /// The secret domain
+    #[arg(long, value_name = "NAME", default_value = "k7q2.demo.test")]
+    pub(crate) name: String,
+    /// The door's outside address
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.2")]
+    pub(crate) listen: IpAddr,
+    /// The port for UDP and TCP [default: 5060, or any if it is taken]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// The port for TLS [default: 5061, or any if it is taken]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) tls_port: Option<u16>,
+    /// How much the door logs: off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    pub(crate) log: String,
 }
 
 /// What `sipdoor status` takes.

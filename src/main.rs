@@ -38,6 +38,7 @@ fn execute(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> 
         }
         Command::Certs(wanted) => commands::certs(&wanted)?,
         Command::Status(wanted) => commands::status(&wanted, matches)?,
+        Command::Demo(wanted) => return commands::demo(&wanted).map(|good| ExitCode::from(u8::from(!good))),
         Command::Completions { shell } => cli::complete(shell, &mut std::io::stdout()),
     }
     Ok(ExitCode::SUCCESS)

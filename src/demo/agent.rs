@@ -34,8 +34,6 @@ pub struct Settings {
     pub contact_user: Option<String>,
     /// The `+sip.instance` of its Contact, a URN (RFC 5626 §4.1).
     pub instance: Option<String>,
-    /// Header fields added to each request outside a dialog.
-    pub extra: Vec<(String, String)>,
 }
 
 impl Settings {
@@ -51,7 +49,6 @@ impl Settings {
             patience: Duration::from_secs(32),
             contact_user: None,
             instance: None,
-            extra: Vec::new(),
         }
     }
 }
@@ -110,8 +107,6 @@ pub(super) struct State {
     /// The ACK of each INVITE transaction, by branch, for when its final response comes again.
     pub(super) acks: VecDeque<(String, Vec<u8>, SocketAddr)>,
     pub(super) calls: HashMap<String, Arc<Core>>,
-    /// Call-ID and local tag of our subscriptions.
-    pub(super) subscriptions: HashMap<String, String>,
     pub(super) transcript: VecDeque<Record>,
     /// Call-ID and last CSeq of our registration.
     pub(super) registration: Option<(String, u32)>,
@@ -302,7 +297,6 @@ impl Agent {
             ("ACK", None) => {}
             ("CANCEL", Some(call)) => call.cancelled(self, request, from),
             (_, Some(call)) if request.tag("To").is_some() => call.inside(self, request, from),
-            ("NOTIFY", None) if self.subscribed(request) => self.take(request, from),
             (_, None) if request.tag("To").is_some() => self.respond(request, 481, from),
             ("CANCEL", None) => self.respond(request, 481, from),
             _ => match self.service.judge(request) {
@@ -332,12 +326,6 @@ impl Agent {
     pub(super) fn take(&self, request: &Message, from: SocketAddr) {
         self.respond(request, 200, from);
         self.events.push(Event::Request { request: Box::new(request.clone()) });
-    }
-
-    fn subscribed(&self, request: &Message) -> bool {
-        let state = lock(&self.state);
-        let tag = request.get("Call-ID").and_then(|id| state.subscriptions.get(id));
-        tag.is_some() && tag.map(String::as_str) == request.tag("To")
     }
 }
 

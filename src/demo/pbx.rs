@@ -17,6 +17,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// The extension that returns the caller's audio.
@@ -47,13 +48,16 @@ struct Office {
     users: Vec<(String, String)>,
     contacts: Mutex<HashMap<String, Vec<Contact>>>,
     nonces: Mutex<VecDeque<String>>,
+    /// A REGISTER changed the Contacts of somebody.
+    changed: Notify,
 }
 
 impl Pbx {
     /// Begins to serve these users on this loopback address.
     pub async fn start(local: SocketAddr, users: &[(&str, &str)]) -> Result<Self, Error> {
         let users = users.iter().map(|(user, password)| ((*user).to_owned(), (*password).to_owned())).collect();
-        let office = Arc::new(Office { users, contacts: Mutex::default(), nonces: Mutex::default() });
+        let office = Office { users, contacts: Mutex::default(), nonces: Mutex::default(), changed: Notify::new() };
+        let office = Arc::new(office);
         // As an Asterisk without from_domain: its own address is its domain.
         let connect = Connect::new(Transport::Udp, local);
         let mut settings = Settings::new(ECHO, "", &local.ip().to_string(), connect);
@@ -70,6 +74,13 @@ impl Pbx {
     /// What this user has registered now.
     pub fn contacts(&self, user: &str) -> Vec<Contact> {
         self.office.contacts(user)
+    }
+
+    /// Waits for the next REGISTER that somebody proved; who is registered then.
+    pub async fn registered(&self) -> Vec<String> {
+        self.office.changed.notified().await;
+        let users = self.office.users.iter().map(|(user, _)| user);
+        users.filter(|user| !self.contacts(user).is_empty()).cloned().collect()
     }
 
     /// Calls the user's latest Contact and plays a tone to whoever answers.
@@ -90,6 +101,11 @@ impl Pbx {
     /// The next call that came in and was answered.
     pub async fn incoming(&self, limit: Duration) -> Result<Call, Error> {
         self.agent.incoming(limit).await
+    }
+
+    /// Forgets all calls and texts that nobody asked for.
+    pub fn forget(&self) {
+        self.agent.events.clear();
     }
 
     /// The next MESSAGE (or other request) that came in and was answered 200.
@@ -175,6 +191,7 @@ impl Office {
             }
         }
         drop(table);
+        self.changed.notify_one();
         let mut response = Message::response(request, 200, "OK");
         for contact in self.contacts(user) {
             let left = contact.until.saturating_duration_since(Instant::now()).as_secs_f64().ceil();

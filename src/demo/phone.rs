@@ -26,7 +26,6 @@
 
 use super::agent::{Agent, Answer, Judgement, Record, Service, Settings};
 use super::call::Call;
-use super::dialog::Dialog;
 use super::events::Event;
 use super::message::{Message, token};
 use super::rtp::Media;
@@ -160,21 +159,6 @@ impl Phone {
         Ok(self.agent.exchange(request, &mut |_| {}).await?.response)
     }
 
-    /// Subscribes to an event package (RFC 6665); its NOTIFYs are found by [`Self::arrival`].
-    pub async fn subscribe(&self, target: &str, event: &str, expires: u32) -> Result<Subscription, Error> {
-        let target = self.agent.target(target);
-        let mut request = self.agent.fresh("SUBSCRIBE", &target, &target);
-        request.add("Event", event).add("Expires", &expires.to_string());
-        let id = request.get("Call-ID").unwrap_or_default().to_owned();
-        let tag = request.tag("From").unwrap_or_default().to_owned();
-        // Before it is sent: the first NOTIFY may overtake the 200.
-        lock(&self.agent.state).subscriptions.insert(id, tag);
-        let done = self.agent.exchange(request, &mut |_| {}).await?;
-        let response = done.response.success()?;
-        let dialog = Dialog::uac(&done.request, &response).ok_or(Error::Unreadable("a Contact"))?;
-        Ok(Subscription { agent: Arc::clone(&self.agent), dialog: Mutex::new(dialog), event: event.to_owned() })
-    }
-
     /// The next request of this method that came in and was answered 200 (MESSAGE, NOTIFY, OPTIONS, INFO).
     pub async fn arrival(&self, method: &str, limit: Duration) -> Result<Message, Error> {
         self.agent.arrival(method, limit).await
@@ -190,35 +174,15 @@ impl Phone {
         self.agent.events.wait(what, limit, pick).await
     }
 
-    /// Forgets all events that nobody took.
-    pub fn forget(&self) {
-        self.agent.events.clear();
-    }
-
     /// Sends CRLFCRLF and waits for the CRLF (RFC 5626 §4.4.1).
     pub async fn ping(&self, limit: Duration) -> Result<(), Error> {
         self.agent.link().ping();
         self.wait("a pong", limit, |event| matches!(event, Event::Pong).then_some(())).await
     }
 
-    /// Waits for the other side to close the connection.
-    pub async fn closed(&self, limit: Duration) -> Result<(), Error> {
-        self.wait("the end of the connection", limit, |event| matches!(event, Event::Closed).then_some(())).await
-    }
-
     /// A new connection (UDP: a new port) in place of the old one, which is closed; calls and registration go on.
     pub async fn reconnect(&self) -> Result<(), Error> {
         self.agent.reconnect().await
-    }
-
-    /// Cuts the connection with a TCP reset, and stays cut until [`Self::reconnect`].
-    pub fn reset(&self) {
-        self.agent.link().reset();
-    }
-
-    /// Sends these bytes as they are.
-    pub fn send(&self, bytes: &[u8]) {
-        self.agent.send(bytes, self.agent.settings.connect.server);
     }
 
     /// The link's own address.
@@ -229,22 +193,6 @@ impl Phone {
     /// The last thousand messages, sent and received.
     pub fn transcript(&self) -> Vec<Record> {
         lock(&self.agent.state).transcript.iter().cloned().collect()
-    }
-
-    /// The last request received that is of this method, with its bytes in `raw`.
-    pub fn last_request(&self, method: &str) -> Option<Message> {
-        self.last(|message| message.status() == 0 && message.method() == method)
-    }
-
-    /// The last response received to a request of this method, with its bytes in `raw`.
-    pub fn last_response(&self, method: &str) -> Option<Message> {
-        self.last(|message| message.status() > 0 && message.method() == method)
-    }
-
-    fn last(&self, wanted: impl Fn(&Message) -> bool) -> Option<Message> {
-        let state = lock(&self.agent.state);
-        let received = state.transcript.iter().rev().filter(|record| !record.sent);
-        received.filter_map(|record| Message::parse(&record.bytes)).find(|message| wanted(message))
     }
 }
 
@@ -268,9 +216,6 @@ impl Agent {
             request.add("Contact", &self.contact());
         }
         request.add("User-Agent", concat!("sipdoor-demo/", env!("CARGO_PKG_VERSION")));
-        for (name, value) in &settings.extra {
-            request.add(name, value);
-        }
         request
     }
 
@@ -298,24 +243,5 @@ impl Agent {
             _ => None,
         };
         self.events.wait(method, limit, pick).await
-    }
-}
-
-/// A subscription and its dialog.
-pub struct Subscription {
-    agent: Arc<Agent>,
-    dialog: Mutex<Dialog>,
-    event: String,
-}
-
-impl Subscription {
-    /// Refreshes it, or ends it with 0; the final response.
-    pub async fn refresh(&self, expires: u32) -> Result<Message, Error> {
-        let strict = self.agent.settings.strict_route;
-        let mut request = lock(&self.dialog).request("SUBSCRIBE", None, strict);
-        request.add("Contact", &self.agent.contact()).add("Event", &self.event).add("Expires", &expires.to_string());
-        let done = self.agent.exchange(request, &mut |_| {}).await?;
-        lock(&self.dialog).cseq = done.request.cseq();
-        Ok(done.response)
     }
 }

@@ -6,7 +6,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,7 +83,6 @@ pub struct Link {
 enum Out {
     Bytes(Vec<u8>, SocketAddr),
     Ping,
-    Reset,
 }
 
 impl Link {
@@ -102,13 +101,13 @@ impl Link {
                 local
             }
             Transport::Tcp => {
-                let stream = tcp(connect).await?;
+                let stream = connect_from(server, connect.bind).await?;
                 let local = stream.local_addr()?;
                 tokio::spawn(stream_task(stream, orders, post));
                 local
             }
             Transport::Tls => {
-                let stream = tls(connect, tcp(connect).await?).await?;
+                let stream = tls(connect, connect_from(server, connect.bind).await?).await?;
                 let local = stream.get_ref().0.local_addr()?;
                 tokio::spawn(stream_task(stream, orders, post));
                 local
@@ -135,11 +134,6 @@ impl Link {
     pub fn ping(&self) {
         let _ = self.out.send(Out::Ping);
     }
-
-    /// Ends a stream with a reset instead of a goodbye.
-    pub fn reset(&self) {
-        let _ = self.out.send(Out::Reset);
-    }
 }
 
 /// Where a link's news goes.
@@ -163,23 +157,22 @@ const fn any(server: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, 0)
 }
 
-async fn tcp(connect: &Connect) -> Result<TcpStream, Error> {
-    let domain = Domain::for_address(connect.server);
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+/// A plain connection, from this local address if there is one.
+pub(super) async fn connect_from(server: SocketAddr, local: Option<SocketAddr>) -> Result<TcpStream, Error> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    if let Some(local) = connect.bind {
+    if let Some(local) = local {
         socket.set_reuse_address(true)?;
         socket.bind(&local.into())?;
     }
     let socket = TcpSocket::from_std_stream(socket.into());
-    let stream =
-        timeout(PATIENCE, socket.connect(connect.server)).await.map_err(|_| Error::timeout("connecting"))??;
+    let stream = timeout(PATIENCE, socket.connect(server)).await.map_err(|_| Error::timeout("connecting"))??;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
 /// A TLS client's handshake on this connection.
-pub async fn tls(connect: &Connect, stream: TcpStream) -> Result<TlsStream<TcpStream>, Error> {
+pub(super) async fn tls(connect: &Connect, stream: TcpStream) -> Result<TlsStream<TcpStream>, Error> {
     let name = match &connect.tls.sni {
         Some(name) => ServerName::try_from(name.clone()).map_err(|_| Error::Tls(format!("{name} is no host name")))?,
         None => ServerName::from(connect.server.ip()),
@@ -190,7 +183,7 @@ pub async fn tls(connect: &Connect, stream: TcpStream) -> Result<TlsStream<TcpSt
     done.map_err(|error| Error::Tls(error.to_string()))
 }
 
-fn client_config(tls: &Tls) -> Result<ClientConfig, Error> {
+pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -271,38 +264,25 @@ async fn datagrams(socket: UdpSocket, mut orders: UnboundedReceiver<Out>, post: 
                     Some(Out::Bytes(bytes, _)) if connected => socket.send(&bytes).await,
                     Some(Out::Bytes(bytes, to)) => socket.send_to(&bytes, to).await,
                     Some(Out::Ping) => socket.send(b"\r\n\r\n").await,
-                    Some(Out::Reset) | None => return,
+                    None => return,
                 };
             }
         }
     }
 }
 
-/// A stream whose connection can be cut.
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    fn socket(&self) -> &TcpStream;
-}
-
-impl Wire for TcpStream {
-    fn socket(&self) -> &TcpStream {
-        self
-    }
-}
-
-impl Wire for TlsStream<TcpStream> {
-    fn socket(&self) -> &TcpStream {
-        self.get_ref().0
-    }
-}
-
-async fn stream_task<S: Wire>(stream: S, mut orders: UnboundedReceiver<Out>, post: Post) {
+async fn stream_task(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    mut orders: UnboundedReceiver<Out>,
+    post: Post,
+) {
     let (mut reader, mut writer) = split(stream);
     let mut framer = Framer::default();
     let mut buffer = vec![0u8; 65_536];
-    let reset = loop {
+    loop {
         tokio::select! {
             got = reader.read(&mut buffer) => {
-                let Ok(length @ 1..) = got else { break false };
+                let Ok(length @ 1..) = got else { break };
                 framer.bytes.extend_from_slice(buffer.get(..length).unwrap_or_default());
                 while let Some(piece) = framer.next() {
                     match piece {
@@ -313,23 +293,16 @@ async fn stream_task<S: Wire>(stream: S, mut orders: UnboundedReceiver<Out>, pos
                 }
             }
             order = orders.recv() => match order {
-                Some(Out::Bytes(bytes, _)) => if write(&mut writer, &bytes).await.is_err() { break false },
+                Some(Out::Bytes(bytes, _)) => if write(&mut writer, &bytes).await.is_err() { break },
                 Some(Out::Ping) => {
                     framer.pings += 1;
-                    if write(&mut writer, b"\r\n\r\n").await.is_err() { break false }
+                    if write(&mut writer, b"\r\n\r\n").await.is_err() { break }
                 }
-                Some(Out::Reset) => break true,
-                None => break false,
+                None => break,
             },
         }
-    };
-    let mut stream = reader.unsplit(writer);
-    if reset {
-        let _ = SockRef::from(stream.socket()).set_linger(Some(Duration::ZERO));
-    } else {
-        let _ = timeout(Duration::from_secs(1), stream.shutdown()).await;
     }
-    drop(stream);
+    let _ = timeout(Duration::from_secs(1), writer.shutdown()).await;
     post.say(What::Closed, post.from);
 }
 
