@@ -21,7 +21,7 @@ deny:
 	@.ci/deny
 
 tests:
-	cargo test --locked
+	tests/lab/test.sh --locked
 
 fuzz:
-	cargo test --locked --release --test fuzz
+	SIPDOOR_FUZZ=20000000 cargo test --locked --release --test mutations -- --nocapture

@@ -103,7 +103,7 @@ pub struct Certificate {
 pub struct Row {
     /// `udp`, `tcp` or `tls`.
     pub transport: String,
-    /// `accept` or `drop`.
+    /// `accept`, `drop` (in silence) or `reject` (with an answer, since its hosts are names).
     pub target: String,
     /// The name of the rule that accepted, or the reason of the refusal.
     pub reason: String,

@@ -43,10 +43,9 @@ fn rows(door: &Door) -> Vec<Row> {
     let counters = door.counters();
     let row = |transport: Transport, counter: Counter| {
         let count = counters.get(transport, counter);
-        let target = if matches!(counter, Counter::Pass(_)) { "accept" } else { "drop" };
         Row {
             transport: transport.name().to_owned(),
-            target: target.to_owned(),
+            target: target(counter).to_owned(),
             reason: counter.name().to_owned(),
             packets: count.packets,
             bytes: count.bytes,
@@ -56,13 +55,29 @@ fn rows(door: &Door) -> Vec<Row> {
     all.map(|(transport, counter)| row(transport, counter)).collect()
 }
 
+/// What happens to what is counted there; to reject is to answer.
+const fn target(counter: Counter) -> &'static str {
+    match counter {
+        Counter::Pass(_) => "accept",
+        Counter::Refuse(
+            Reason::Method
+            | Reason::MaxForwards
+            | Reason::Loop
+            | Reason::Extension
+            | Reason::Gone
+            | Reason::Unavailable,
+        ) => "reject",
+        Counter::Refuse(_) => "drop",
+    }
+}
+
 /// Every counter where its check stands: the rules that accept among the reasons that refuse.
 fn order() -> impl Iterator<Item = Counter> {
     let before = |reason| match reason {
         Reason::Handshake => &[Pass::Hello][..],
         Reason::NotSip => &[Pass::KeepAlive],
         Reason::Unsolicited => &[Pass::Response],
-        Reason::Method => &[Pass::Dialog],
+        Reason::UriHost => &[Pass::Dialog],
         Reason::MaxForwards => &[Pass::Name, Pass::Observed],
         _ => &[],
     };

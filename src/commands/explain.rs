@@ -110,7 +110,7 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::Malformed => "it is not written as RFC 3261 asks",
         Reason::Ambiguous => "two readers could read it differently",
         Reason::Unsolicited => "it is a response to nothing that this door sent there",
-        Reason::Method => "its method is not in gate.methods",
+        Reason::Method => "its method is not in gate.methods (405)",
         Reason::UriHost => {
             "the host of its Request-URI is not a name: set the phone's registrar (server, domain) to one"
         }
