@@ -98,7 +98,7 @@ fn a_malformed_datagram_allocates_nothing() {
 fn a_forwarded_message_allocates_little() {
     let mut stage = Stage::new();
     let from = outside(Transport::Udp);
-    for (name, most) in [("options", 30), ("invite", 40), ("register", 40)] {
+    for (name, most) in [("options", 64), ("invite", 72), ("register", 72)] {
         let good = &kit::evasion::good()[name];
         stage.receive(&from, good);
         // Another user, so that the second reader has something to read.
