@@ -64,7 +64,7 @@ pub fn make(names: &[String]) -> Result<Made, rcgen::Error> {
     })
 }
 
-/// Why the files of [`write`] were not made.
+/// Why the files of [`write()`] were not made.
 #[derive(Debug)]
 pub enum Unwritten {
     /// One of them is there already.
@@ -91,7 +91,7 @@ impl fmt::Display for Unwritten {
 
 impl std::error::Error for Unwritten {}
 
-/// The files that [`write`] makes.
+/// The files that [`write()`] makes.
 #[derive(Debug)]
 pub struct Files {
     /// `dev-ca.pem`

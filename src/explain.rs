@@ -215,6 +215,6 @@ mod tests {
         assert_eq!(mark("X: a\rb\r\n").as_deref(), Some("\r"));
         assert_eq!(mark("Max-Forwards: 300\r\n").as_deref(), Some("Max-Forwards: 300"));
         assert_eq!(mark("no colon\r\n").as_deref(), Some("no colon"));
-        assert_eq!(line_named(good.as_bytes(), Name::From).map(|at| &good[at]), Some("From: <sip:a@b>;tag=1"));
+        assert_eq!(line_named(good.as_bytes(), Name::From).and_then(|at| good.get(at)), Some("From: <sip:a@b>;tag=1"));
     }
 }

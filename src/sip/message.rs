@@ -396,7 +396,7 @@ fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((line.get(..at)?, line.get(at + 1..)?))
 }
 
-/// word ["@" word] (§25.1).
+/// `word ["@" word]` (§25.1).
 pub(crate) fn is_call_id(text: &[u8]) -> bool {
     let word = |b: u8| {
         is_token(b)
