@@ -30,15 +30,14 @@ fn main() -> ExitCode {
 }
 
 fn execute(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let code = |good: bool| ExitCode::from(u8::from(!good));
     match command {
         Command::Run(door) => commands::run(&door, matches)?,
         Command::Check(door) => commands::check(&door, matches)?,
-        Command::Explain(wanted) => {
-            return commands::explain(&wanted, matches).map(|passes| ExitCode::from(u8::from(!passes)));
-        }
+        Command::Explain(wanted) => return commands::explain(&wanted, matches).map(code),
         Command::Certs(wanted) => commands::certs(&wanted)?,
         Command::Status(wanted) => commands::status(&wanted, matches)?,
-        Command::Demo(wanted) => return commands::demo(&wanted).map(|good| ExitCode::from(u8::from(!good))),
+        Command::Demo(wanted) => return commands::demo(&wanted).map(code),
         Command::Completions { shell } => cli::complete(shell, &mut std::io::stdout()),
     }
     Ok(ExitCode::SUCCESS)

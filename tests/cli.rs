@@ -276,7 +276,7 @@ fn explain_marks_what_is_wrong() {
 
 #[test]
 fn help_and_completions_are_there_and_nonsense_is_a_usage_error() {
-    for command in ["run", "check", "explain", "certs", "status", "completions"] {
+    for command in ["run", "check", "explain", "certs", "status", "demo", "completions"] {
         let got = sipdoor(&[command, "--help"]);
         assert_eq!((got.code, got.out.contains("Usage: sipdoor")), (0, true), "{command}: {}", got.err);
         assert!(sipdoor(&["--help"]).out.contains(command), "{command}");
