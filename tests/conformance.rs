@@ -79,7 +79,8 @@ impl Stage {
         let log = std::fs::File::create(work.join("log")).unwrap();
         let at = |port: u16| SocketAddr::new(address.into(), port).to_string();
         let path = |name: &str| work.join(name).to_str().unwrap().to_owned();
-        let door = Command::new(env!("CARGO_BIN_EXE_sipdoor"))
+        let program = std::env::var("SIPDOOR_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sipdoor").to_owned());
+        let door = Command::new(program)
             .args(["run", "--name", NAME, "--backend", &at(5080), "--inside", &at(5070)])
             .args(["--listen-udp", &at(5060), "--listen-tcp", &at(5060)])
             .args(["--state", &path("state"), "--admin", &path("admin.sock")])

@@ -47,7 +47,7 @@ fn asterisk_restarts_under_load_and_every_caller_gets_an_answer() {
         }
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             each_has(200, 3);
-            lab.asterisk.kill();
+            lab.asterisk.stop();
             each_has(503, 3);
             lab.asterisk.start();
             for outcomes in &outcomes {
@@ -60,9 +60,10 @@ fn asterisk_restarts_under_load_and_every_caller_gets_an_answer() {
     });
     for outcomes in outcomes {
         let outcomes = outcomes.into_inner().unwrap();
-        // What Asterisk had read and not answered when it died, no one answers; a phone has one call at a time.
-        assert!(outcomes.get(&None).is_none_or(|lost| *lost <= 2), "{outcomes:?}");
-        assert!(outcomes.keys().all(|code| matches!(code, None | Some(200 | 503))), "{outcomes:?}");
+        // What Asterisk had read and not answered when it ended, no one answers; a phone has one call at a time.
+        assert!(outcomes.get(&None).is_none_or(|lost| *lost <= 1), "{outcomes:?}");
+        // While it starts, Asterisk has neither its codecs nor its dialplan, and says so itself.
+        assert!(outcomes.keys().all(|code| matches!(code, None | Some(200 | 404 | 480 | 488 | 503))), "{outcomes:?}");
     }
     // Nobody has registered again, and everybody can be called.
     let mut caller = Phone::new(&lab, &lab.number("nat"), Udp);
@@ -206,14 +207,17 @@ fn three_hundred_tls_phones_stay_and_come_back_without_a_leak() {
     let Some(lab) = Lab::own() else { return };
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", lab.door.pid())).unwrap().count();
     let before = descriptors();
-    let mut phones: Vec<Phone> = ["bare", "plain", "nat", "single", "srtp"]
+    let numbers = ["bare", "plain", "nat", "single", "srtp"]
         .iter()
-        .flat_map(|kind| (0..60).map(|_| lab.number(kind)).collect::<Vec<_>>())
-        .map(|number| Phone::new(&lab, &number, Tls))
+        .flat_map(|kind| (0..60).map(|_| lab.number(kind)).collect::<Vec<_>>());
+    // One after the other: only so many of one address may be new at a time.
+    let mut phones: Vec<Phone> = numbers
+        .map(|number| {
+            let mut phone = Phone::new(&lab, &number, Tls);
+            phone.register();
+            phone
+        })
         .collect();
-    for phone in &mut phones {
-        phone.register();
-    }
     assert!(descriptors() >= before + phones.len());
     saved(&lab);
     crash(&lab);
