@@ -1,7 +1,8 @@
-//! Where bytes came from and how to answer: plain data, shared by the core and the shell.
+//! Where bytes came from, when, and what goes where: plain data, shared by the core and the shell.
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 /// The transport protocol of a flow; the order is the order of the rows in `sipdoor status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,4 +71,39 @@ pub struct Flow {
     pub remote: SocketAddr,
     /// The connection, for streams.
     pub id: FlowId,
+}
+
+/// A moment: milliseconds since the Unix epoch, taken by the shell from a clock that never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Now(pub u64);
+
+/// Bytes to send, each with its flow; reused from message to message so that nothing is allocated.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// The bytes of all messages, one behind the other.
+    pub bytes: Vec<u8>,
+    /// What goes where.
+    pub sends: Vec<Send>,
+}
+
+/// One message to send.
+#[derive(Clone, Debug)]
+pub struct Send {
+    /// The flow it leaves on.
+    pub to: Flow,
+    /// Its bytes, in [`Outbox::bytes`].
+    pub range: Range<usize>,
+}
+
+impl Outbox {
+    /// Forgets everything; keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.sends.clear();
+    }
+
+    /// Each message with its flow.
+    pub fn iter(&self) -> impl Iterator<Item = (&Flow, &[u8])> {
+        self.sends.iter().filter_map(|send| Some((&send.to, self.bytes.get(send.range.clone())?)))
+    }
 }

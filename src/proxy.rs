@@ -7,6 +7,7 @@
 use crate::bindings::{Binding, Bindings, Journal, Token};
 use crate::config::Config;
 use crate::flow::{Flow, Side};
+pub use crate::flow::{Now, Outbox, Send};
 use crate::gate::hello::Hello;
 use crate::gate::limits::Limiter;
 use crate::gate::{Pass, Path, Permit, Policy, Reason};
@@ -14,19 +15,15 @@ use crate::route::{Hop, Plan};
 use crate::sip::check::Second;
 use crate::sip::edit::Edits;
 use crate::sip::frame::Sizes;
+use crate::sip::head::Field;
 use crate::sip::header::{Name, Via, list};
 use crate::sip::keepalive::{self, KeepAlive};
-use crate::sip::message::{Field, Message, Reader, Start};
+use crate::sip::message::{Message, Reader, Start};
 use crate::sip::reply::{self, Status};
 use crate::token::{BRANCH, Key, Return, Sent, VIA_PARAM};
 use memchr::memmem;
 use std::net::IpAddr;
-use std::ops::Range;
 use std::sync::Arc;
-
-/// A moment: milliseconds since the Unix epoch, taken by the shell from a clock that never goes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Now(pub u64);
 
 /// What became of one message: exactly one row to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,37 +34,6 @@ pub enum Outcome {
     Observed(Reason),
     /// It was refused for this reason (an answer may lie in the outbox where one is due).
     Refused(Reason),
-}
-
-/// Bytes to send, each with its flow; reused from message to message so that nothing is allocated.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    /// The bytes of all messages, one behind the other.
-    pub bytes: Vec<u8>,
-    /// What goes where.
-    pub sends: Vec<Send>,
-}
-
-/// One message to send.
-#[derive(Clone, Debug)]
-pub struct Send {
-    /// The flow it leaves on.
-    pub to: Flow,
-    /// Its bytes, in [`Outbox::bytes`].
-    pub range: Range<usize>,
-}
-
-impl Outbox {
-    /// Forgets everything; keeps the memory.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.sends.clear();
-    }
-
-    /// Each message with its flow.
-    pub fn iter(&self) -> impl Iterator<Item = (&Flow, &[u8])> {
-        self.sends.iter().filter_map(|send| Some((&send.to, self.bytes.get(send.range.clone())?)))
-    }
 }
 
 /// Why a message that the core handed out could not be sent.

@@ -1,7 +1,7 @@
 //! Messages and connections per second and source, in a table of fixed size.
 #![forbid(unsafe_code)]
 
-use crate::proxy::Now;
+use crate::flow::Now;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher as _;
 use std::net::IpAddr;

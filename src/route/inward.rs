@@ -1,10 +1,9 @@
 //! From outside to Asterisk.
 #![forbid(unsafe_code)]
 
-use super::{Hop, addresses, aor, register};
-use crate::flow::Transport;
+use super::{Hop, aor, register};
+use crate::flow::{Outbox, Transport};
 use crate::gate::{Path, Permit, Reason};
-use crate::proxy::Outbox;
 use crate::sip::header::{Address, Name};
 use crate::sip::message::Start;
 use crate::sip::reply;
@@ -148,15 +147,4 @@ impl RecordRoute<'_> {
         };
         text.extend_from_slice(b";lr>\r\n");
     }
-}
-
-/// The contacts of a message, all of them readable.
-pub(super) fn contacts<'m>(
-    message: &crate::sip::message::Message<'m>,
-) -> Result<Vec<(std::ops::Range<usize>, Address<'m>)>, Reason> {
-    let mut all = Vec::new();
-    for field in message.all(Name::Contact).filter(|field| message.at(field.value()) != b"*") {
-        all.extend(addresses(message, field)?);
-    }
-    Ok(all)
 }

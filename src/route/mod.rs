@@ -12,12 +12,12 @@ mod strip;
 
 use crate::bindings::Bindings;
 use crate::config::{Config, Listener};
-use crate::flow::{Flow, FlowId, Side, Transport};
+use crate::flow::{Flow, FlowId, Now, Outbox, Send, Side, Transport};
 use crate::gate::Reason;
-use crate::proxy::{Now, Outbox, Send};
 use crate::sip::edit::Edits;
+use crate::sip::head::Field;
 use crate::sip::header::{Address, Name, holds, list};
-use crate::sip::message::{Field, Message};
+use crate::sip::message::Message;
 use crate::sip::uri::{Scheme, Uri};
 use crate::token::Key;
 use std::io::Write as _;
@@ -212,14 +212,16 @@ fn number(text: &mut Vec<u8>, value: usize) {
     let _ = write!(text, "{value}");
 }
 
-/// The values of one field's comma list, with their addresses; a field that cannot be read is malformed.
-fn addresses<'m>(message: &Message<'m>, field: &Field) -> Result<Vec<(Range<usize>, Address<'m>)>, Reason> {
-    let at = field.value().start;
-    list(message.at(field.value()))
-        .map(|value| {
+/// The contacts of a message with where each stands, `*` left out; one that cannot be read makes all malformed.
+fn contacts<'m>(message: &Message<'m>) -> Result<Vec<(Range<usize>, Address<'m>)>, Reason> {
+    let mut all = Vec::new();
+    for field in message.all(Name::Contact).filter(|field| message.at(field.value()) != b"*") {
+        let at = field.value().start;
+        for value in list(message.at(field.value())) {
             let value = value?;
             let value = at + value.start..at + value.end;
-            Ok((value.clone(), Address::parse(message.at(value))?))
-        })
-        .collect()
+            all.push((value.clone(), Address::parse(message.at(value))?));
+        }
+    }
+    Ok(all)
 }

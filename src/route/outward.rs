@@ -4,9 +4,8 @@
 use super::inward::RecordRoute;
 use super::{Hop, register, sdp};
 use crate::bindings::{Binding, Token};
-use crate::flow::{Flow, Transport};
+use crate::flow::{Flow, Outbox, Transport};
 use crate::gate::{Path, Permit, Reason};
-use crate::proxy::Outbox;
 use crate::sip::header::{Name, list};
 use crate::sip::message::Start;
 use crate::sip::uri::{Scheme, Uri};

@@ -4,8 +4,7 @@
 //! the door alone. A flood of REGISTERs costs no memory.
 #![forbid(unsafe_code)]
 
-use super::inward::contacts;
-use super::{Hop, aor};
+use super::{Hop, aor, contacts};
 use crate::bindings::{Binding, Token};
 use crate::gate::Reason;
 use crate::sip::header::{Address, Name};

@@ -4,47 +4,18 @@
 //! to its last (RFC 3261 §7, §25.1; what the RFC allows in two ways and real parsers read in two ways is refused).
 #![forbid(unsafe_code)]
 
-use super::frame::{Sizes, length, looks_like_sip};
-use super::header::{Address, Name, Via, is_token, list, trim};
+use super::frame::{Sizes, looks_like_sip};
+use super::head::{Field, Lines, body_length};
+use super::header::{Address, Name, Via, is_token, list};
 use super::uri::{Defect, Uri};
 use crate::gate::Reason;
-use memchr::{memchr, memchr_iter, memmem};
+use memchr::{memchr, memmem};
 use std::ops::Range;
 
 /// The reader's memory, reused from message to message.
 #[derive(Debug, Default)]
 pub struct Reader {
-    unfolded: Vec<u8>,
-    fields: Vec<Field>,
-}
-
-/// One header field line.
-#[derive(Clone, Copy, Debug)]
-pub struct Field {
-    /// Which header field.
-    pub name: Name,
-    start: u32,
-    name_end: u32,
-    value_start: u32,
-    value_end: u32,
-    end: u32,
-}
-
-impl Field {
-    /// The whole line with its CRLF.
-    pub fn line(&self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
-
-    /// The value without the blanks around it.
-    pub fn value(&self) -> Range<usize> {
-        self.value_start as usize..self.value_end as usize
-    }
-
-    /// The name as written.
-    pub fn name_at(&self) -> Range<usize> {
-        self.start as usize..self.name_end as usize
-    }
+    lines: Lines,
 }
 
 /// The first line.
@@ -157,15 +128,7 @@ impl Reader {
         if head > sizes.head {
             return Err(Reason::TooBig);
         }
-        let Self { unfolded, fields } = self;
-        let bytes = match index(bytes, head, sizes.headers, fields)? {
-            Lines::Plain => bytes,
-            Lines::Folded => {
-                unfold(bytes, head, unfolded)?;
-                index(unfolded, head, sizes.headers, fields)?;
-                unfolded
-            }
-        };
+        let (bytes, fields) = self.lines.split(bytes, head, sizes.headers)?;
         let bytes = match body_length(bytes, fields)? {
             Some(body) => bytes.get(..head.saturating_add(body)).ok_or(Reason::Framing)?,
             None if whole => return Err(Reason::Framing),
@@ -185,99 +148,6 @@ impl From<Defect> for Reason {
             Defect::Ambiguous => Self::Ambiguous,
         }
     }
-}
-
-/// Folded lines (§7.3.1) become one line of the same length, so that every reader behind us sees the same lines.
-fn unfold(bytes: &[u8], head: usize, unfolded: &mut Vec<u8>) -> Result<(), Reason> {
-    let text = bytes.get(..head).unwrap_or_default();
-    unfolded.clear();
-    unfolded.extend_from_slice(bytes);
-    for at in memmem::find_iter(text, b"\r\n").filter(|&at| matches!(text.get(at + 2), Some(b' ' | b'\t'))) {
-        let rest = text.get(at + 2..).unwrap_or_default();
-        let line = rest.get(..memchr(b'\r', rest).unwrap_or(rest.len())).unwrap_or_default();
-        // A line of nothing but blanks ends the head for some readers.
-        if line.trim_ascii().is_empty() {
-            return Err(Reason::Ambiguous);
-        }
-        if let Some(fold) = unfolded.get_mut(at..at + 2) {
-            fold.fill(b' ');
-        }
-    }
-    Ok(())
-}
-
-/// Whether the head has folded lines; if it has, its fields are not yet known.
-enum Lines {
-    Plain,
-    Folded,
-}
-
-/// Splits the head into lines and each line into name and value.
-fn index(bytes: &[u8], head: usize, most: usize, fields: &mut Vec<Field>) -> Result<Lines, Reason> {
-    fields.clear();
-    let text = bytes.get(..head - 2).unwrap_or_default();
-    // A NUL or other control character, or a CR inside a line, ends the line for some readers.
-    let bare = |at: usize| text.get(at + 1) != Some(&b'\n');
-    if has_control(text) || memchr_iter(b'\r', text).any(bare) {
-        return Err(Reason::Ambiguous);
-    }
-    let mut at = 0;
-    for end in memchr_iter(b'\n', text) {
-        let line = text.get(at..end).unwrap_or_default().strip_suffix(b"\r").ok_or(Reason::Ambiguous)?;
-        if at > 0 {
-            if matches!(line.first(), Some(b' ' | b'\t')) {
-                return Ok(Lines::Folded);
-            }
-            if fields.len() >= most {
-                return Err(Reason::TooBig);
-            }
-            fields.push(field(bytes, at, line).ok_or(Reason::Malformed)?);
-        }
-        at = end + 1;
-    }
-    Ok(Lines::Plain)
-}
-
-/// The one Content-Length; two, even equal ones, end the message in two places for two readers (§20.14).
-fn body_length(bytes: &[u8], fields: &[Field]) -> Result<Option<usize>, Reason> {
-    let mut lengths = fields.iter().filter(|field| field.name == Name::ContentLength);
-    match (lengths.next(), lengths.next()) {
-        (None, _) => Ok(None),
-        (Some(field), None) => length(bytes.get(field.value()).unwrap_or_default()).map(Some),
-        (Some(_), Some(_)) => Err(Reason::Framing),
-    }
-}
-
-/// Whether a control character other than TAB, CR and LF is in `text`; eight bytes at a time, as most have none.
-fn has_control(text: &[u8]) -> bool {
-    const ONES: u64 = u64::MAX / 0xff;
-    let (words, rest) = text.as_chunks::<8>();
-    let slow = |bytes: &[u8]| bytes.iter().any(|&b| (b < b' ' && !matches!(b, b'\t' | b'\r' | b'\n')) || b == 0x7f);
-    let mut suspects = words.iter().filter(|bytes| {
-        let word = u64::from_le_bytes(**bytes);
-        // A borrow into a byte's high bit says that the byte, or one below it in the word, is less than what was taken.
-        let below = word.wrapping_sub(ONES * 0x20) & !word;
-        let delete = word ^ (ONES * 0x7f);
-        (below | (delete.wrapping_sub(ONES) & !delete)) & (ONES * 0x80) != 0
-    });
-    suspects.any(|bytes| slow(bytes)) || slow(rest)
-}
-
-fn field(bytes: &[u8], start: usize, line: &[u8]) -> Option<Field> {
-    let name = line.get(..line.iter().position(|&b| !is_token(b))?).filter(|name| !name.is_empty())?;
-    let blanks = line.get(name.len()..)?.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
-    let (colon, len) = (name.len() + blanks, line.len());
-    line.get(colon).filter(|&&b| b == b':')?;
-    let value = trim(bytes, start + colon + 1..start + len);
-    let small = |n: usize| u32::try_from(n).ok();
-    Some(Field {
-        name: Name::of(name),
-        start: small(start)?,
-        name_end: small(start + name.len())?,
-        value_start: small(value.start)?,
-        value_end: small(value.end)?,
-        end: small(start + len + 2)?,
-    })
 }
 
 /// The header fields that may stand only once, found.

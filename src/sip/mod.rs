@@ -5,6 +5,7 @@
 pub mod check;
 pub mod edit;
 pub mod frame;
+pub mod head;
 pub mod header;
 pub mod keepalive;
 pub mod message;
