@@ -9,7 +9,7 @@ use crate::config::{self, At, CertificateFiles, Config, Host, Listener, Place, W
 use crate::flow::Transport;
 use crate::net::Server;
 use crate::observe::Snapshot;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,8 +67,10 @@ impl House {
     }
 
     /// Where strangers sit.
-    pub(super) fn stranger_address(&self) -> Option<IpAddr> {
-        self.neighbour(66)
+    pub(super) fn stranger_address(&self) -> IpAddr {
+        let any: IpAddr =
+            if self.listen.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        self.neighbour(66).unwrap_or(any)
     }
 
     fn neighbour(&self, last: u8) -> Option<IpAddr> {

@@ -107,7 +107,7 @@ impl Core {
 
     fn open(agent: &Agent, invite: &Message, from: SocketAddr, phase: Phase, media: Media) -> Result<Self, Error> {
         let local = agent.link().local.ip();
-        let session = Session::open(agent.media_address(local), media)?;
+        let session = agent.session(local, media)?;
         let data = Data {
             dialog: None,
             invite: invite.clone(),

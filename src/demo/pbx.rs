@@ -301,4 +301,46 @@ mod tests {
         call.hang_up().await.unwrap().success().unwrap();
         assert_eq!(theirs.ended(LIMIT).await.unwrap(), Ending::Bye);
     }
+
+    /// Carries datagrams between phone and PBX, but each only when it comes for the second time.
+    async fn lossy(pbx: SocketAddr) -> SocketAddr {
+        let outside = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let inside = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        inside.connect(pbx).await.unwrap();
+        let address = outside.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut seen = std::collections::HashSet::new();
+            let (mut there, mut back) = ([0; 4096], [0; 4096]);
+            let mut phone = address;
+            loop {
+                tokio::select! {
+                    got = outside.recv_from(&mut there) => {
+                        let (length, from) = got.unwrap();
+                        phone = from;
+                        if !seen.insert(there[..length].to_vec()) {
+                            inside.send(&there[..length]).await.unwrap();
+                        }
+                    }
+                    got = inside.recv(&mut back) => {
+                        let length = got.unwrap();
+                        if !seen.insert(back[..length].to_vec()) {
+                            outside.send_to(&back[..length], phone).await.unwrap();
+                        }
+                    }
+                }
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_once_is_sent_again() {
+        let (pbx, _) = pair().await;
+        let connect = Connect::new(Transport::Udp, lossy(pbx.local()).await);
+        let phone = Phone::start(Settings::new("101", "secret", "k.test", connect)).await.unwrap();
+        let call = phone.dial(ECHO).unwrap();
+        call.answered(2 * LIMIT).await.unwrap();
+        pbx.incoming(LIMIT).await.unwrap().confirmed(2 * LIMIT).await.unwrap();
+        call.hang_up().await.unwrap().success().unwrap();
+    }
 }

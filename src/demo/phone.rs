@@ -28,7 +28,7 @@ use super::agent::{Agent, Answer, Judgement, Record, Service, Settings};
 use super::call::Call;
 use super::events::Event;
 use super::message::{Message, token};
-use super::rtp::Media;
+use super::rtp::{Media, Session};
 use super::{Error, lock};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -229,12 +229,8 @@ impl Agent {
     }
 
     /// Where audio is received: a server listens on all addresses, as Asterisk does, whatever it announces.
-    pub(super) const fn media_address(&self, local: IpAddr) -> IpAddr {
-        match local {
-            IpAddr::V4(_) if self.is_server() => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) if self.is_server() => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
-            other => other,
-        }
+    pub(super) fn session(&self, local: IpAddr, media: Media) -> Result<Session, Error> {
+        if self.is_server() { Session::open_everywhere(media) } else { Session::open(local, media) }
     }
 
     pub(super) async fn arrival(&self, method: &str, limit: Duration) -> Result<Message, Error> {

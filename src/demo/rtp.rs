@@ -1,7 +1,7 @@
 //! Audio over real sockets: PCMU packets of 20 ms, sent, echoed and counted (RFC 3550, RFC 3551).
 
 use super::{Error, lock, sdp::Direction};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::UdpSocket;
@@ -48,13 +48,21 @@ struct State {
 impl Session {
     /// Binds a free port of this address; silent until [`Self::talk`].
     pub fn open(ip: IpAddr, media: Media) -> Result<Self, Error> {
-        let socket = std::net::UdpSocket::bind((ip, 0))?;
+        Self::on(std::net::UdpSocket::bind((ip, 0))?, media)
+    }
+
+    /// Binds a free port of all addresses, of both kinds where the machine has both.
+    pub fn open_everywhere(media: Media) -> Result<Self, Error> {
+        Self::on(both_kinds().or_else(|_| std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?, media)
+    }
+
+    fn on(socket: std::net::UdpSocket, media: Media) -> Result<Self, Error> {
         socket.set_nonblocking(true)?;
         let socket = UdpSocket::from_std(socket)?;
         let local = socket.local_addr()?;
         let state = State { remote: None, source: None, direction: Direction::SendRecv, payload: Vec::new(), sent: 0 };
         let shared = Arc::new(Shared { state: Mutex::new(state), received: watch::Sender::new(0), media });
-        let task = tokio::spawn(Arc::clone(&shared).run(socket)).abort_handle();
+        let task = tokio::spawn(Arc::clone(&shared).run(Socket { socket, v6: local.is_ipv6() })).abort_handle();
         Ok(Self { local, shared, task })
     }
 
@@ -142,7 +150,7 @@ impl Counter {
 }
 
 impl Shared {
-    async fn run(self: Arc<Self>, socket: UdpSocket) {
+    async fn run(self: Arc<Self>, socket: Socket) {
         let mut tick = interval(Duration::from_millis(20));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut packet = [0u8; 2048];
@@ -153,12 +161,12 @@ impl Shared {
                     let Ok((length, source)) = got else { continue };
                     let bytes = packet.get(..length).unwrap_or_default();
                     if let Some(to) = self.arrived(bytes, source) {
-                        let _ = socket.send_to(bytes, to).await;
+                        socket.send_to(bytes, to).await;
                     }
                 }
                 _ = tick.tick() => {
                     if let Some(to) = self.due() {
-                        let _ = socket.send_to(&tone.next(), to).await;
+                        socket.send_to(&tone.next(), to).await;
                     }
                 }
             }
@@ -193,6 +201,35 @@ impl Shared {
         state.sent += 1;
         Some(to)
     }
+}
+
+/// A socket that takes and gives IPv4 addresses as such, though a socket of both kinds has them mapped (RFC 4291 §2.5.5).
+struct Socket {
+    socket: UdpSocket,
+    v6: bool,
+}
+
+impl Socket {
+    async fn recv_from(&self, packet: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
+        let (length, from) = self.socket.recv_from(packet).await?;
+        Ok((length, SocketAddr::new(from.ip().to_canonical(), from.port())))
+    }
+
+    /// A packet that cannot be sent is a packet that is lost.
+    async fn send_to(&self, packet: &[u8], to: SocketAddr) {
+        let ip = match to.ip() {
+            IpAddr::V4(ip) if self.v6 => IpAddr::V6(ip.to_ipv6_mapped()),
+            ip => ip,
+        };
+        let _ = self.socket.send_to(packet, SocketAddr::new(ip, to.port())).await;
+    }
+}
+
+fn both_kinds() -> std::io::Result<std::net::UdpSocket> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None)?;
+    socket.set_only_v6(false)?;
+    socket.bind(&SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0).into())?;
+    Ok(socket.into())
 }
 
 /// A 400 Hz tone in µ-law, packet by packet.

@@ -104,8 +104,10 @@ fn client_hello(door: SocketAddr, sni: Option<&str>) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     client.write_tls(&mut bytes)?;
     if let (Some(from), Some(to)) = (stand_in, address) {
-        let at = super::message::find(&bytes, from.as_bytes()).ok_or(Error::Unreadable("its server name"))?;
-        for (slot, byte) in bytes.iter_mut().skip(at).zip(to.bytes()) {
+        // With its type and its length in front: nothing in the random bytes looks like that.
+        let entry = [&[0, 0, u8::try_from(from.len()).unwrap_or(0)], from.as_bytes()].concat();
+        let at = super::message::find(&bytes, &entry).ok_or(Error::Unreadable("its server name"))?;
+        for (slot, byte) in bytes.iter_mut().skip(at + 3).zip(to.bytes()) {
             *slot = byte;
         }
     }

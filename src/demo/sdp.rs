@@ -79,12 +79,19 @@ pub fn read(body: &[u8]) -> Option<Remote> {
                 port = words.next().and_then(|p| p.parse::<u16>().ok());
             }
         } else if let Some(rest) = line.strip_prefix("c=") {
-            address = rest.split(' ').nth(2).and_then(|a| a.trim().parse::<IpAddr>().ok()).or(address);
+            address = connection(rest).or(address);
         } else if let Some(found) = line.strip_prefix("a=").and_then(|name| Direction::parse(name.trim())) {
             direction = found;
         }
     }
     Some(Remote { address: SocketAddr::new(address?, port?), direction })
+}
+
+/// The address of a `c=` line, whose second word must be of its kind.
+fn connection(line: &str) -> Option<IpAddr> {
+    let mut words = line.split(' ');
+    let (kind, address) = (words.nth(1)?, words.next()?.trim().parse::<IpAddr>().ok()?);
+    (kind == if address.is_ipv4() { "IP4" } else { "IP6" }).then_some(address)
 }
 
 #[cfg(test)]
@@ -100,6 +107,11 @@ mod tests {
                 assert_eq!(read(text.as_bytes()), Some(Remote { address, direction }));
             }
         }
+    }
+
+    #[test]
+    fn an_address_of_the_other_kind_is_none() {
+        assert_eq!(read(b"v=0\r\nc=IN IP4 ::1\r\nm=audio 5000 RTP/AVP 0\r\n"), None);
     }
 
     #[test]

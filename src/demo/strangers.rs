@@ -8,7 +8,7 @@ use super::{Error, message::find};
 use crate::flow::Transport;
 use crate::gate::{Pass, Reason};
 use crate::observe::{Row, Snapshot};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// One knock at the door.
@@ -33,11 +33,8 @@ pub(super) async fn play(stage: &mut Stage, house: &House, pbx: &Pbx) -> Result<
     let before = house.counters();
     let mut visits = Vec::new();
     for knock in knocks(house) {
-        let stranger = Stranger {
-            own: house.stranger_address().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            door: house.door(knock.transport),
-            patience: PATIENCE,
-        };
+        let stranger =
+            Stranger { own: house.stranger_address(), door: house.door(knock.transport), patience: PATIENCE };
         let name = house.name.clone();
         visits.push(tokio::spawn(async move {
             let seen = visit(&stranger, &knock.act, &name).await;
