@@ -52,6 +52,34 @@ pub struct Settings {
     pub log: String,
     /// What the operator should hear at start.
     pub notes: Vec<String>,
+    /// Where the settings stand that can still turn out to be wrong when they are used.
+    places: Vec<(Subject, &'static str, Place)>,
+}
+
+/// What a complaint can be about once the settings are in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A certificate's or a key's file.
+    File(PathBuf),
+    /// An outside listener.
+    Listener(Transport, SocketAddr),
+    /// The door's address towards Asterisk.
+    Inside,
+    /// The state directory.
+    State,
+    /// The admin socket.
+    Admin,
+}
+
+impl Settings {
+    /// Where a subject was written, as the beginning of a complaint: `door.toml:7: state: `, or nothing.
+    pub fn locate(&self, subject: &Subject) -> String {
+        let found = self.places.iter().find(|(known, ..)| known == subject);
+        found.map_or_else(String::new, |(_, key, place)| match place {
+            Place::BuiltIn => String::new(),
+            place => place.before(key).to_string(),
+        })
+    }
 }
 
 /// What the machine offers; asked once, so that the conversion itself is a function of its arguments.

@@ -2,11 +2,13 @@
 
 use sipdoor::admin::Trouble;
 use sipdoor::certs::Unwritten;
+use sipdoor::config::{Settings, Subject};
 use sipdoor::net;
 use sipdoor::net::tls::CertificateError;
 use sipdoor::store::StoreError;
 use std::fmt;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// One sentence for the operator, with the exit code.
@@ -47,6 +49,12 @@ impl From<Code> for ExitCode {
 impl Failure {
     pub(crate) fn new(code: Code, sentence: impl Into<String>) -> Self {
         Self { code, sentence: sentence.into() }
+    }
+
+    /// The same, with the place of the setting that it is about.
+    pub(crate) fn about(self, settings: &Settings, subject: Option<&Subject>) -> Self {
+        let place = subject.map(|subject| settings.locate(subject)).unwrap_or_default();
+        Self { code: self.code, sentence: place + &self.sentence }
     }
 
     pub(crate) fn system(what: &str, error: &io::Error) -> Self {
@@ -113,9 +121,26 @@ impl From<net::Error> for Failure {
     }
 }
 
-impl From<CertificateError> for Failure {
-    fn from(error: CertificateError) -> Self {
-        Self::new(certificate(&error), error.to_string())
+/// What an error of a door that was to be opened is about.
+pub(crate) fn subject(error: &net::Error) -> Option<Subject> {
+    match error {
+        net::Error::Listen(transport, address, _) => Some(Subject::Listener(*transport, *address)),
+        net::Error::Inside(..) => Some(Subject::Inside),
+        net::Error::Store(StoreError::Thread(_)) => None,
+        net::Error::Store(_) => Some(Subject::State),
+        net::Error::Certificate(error) => Some(Subject::File(file(error).clone())),
+        net::Error::Backend(..) | net::Error::System(..) | net::Error::Worker(..) => None,
+    }
+}
+
+fn file(error: &CertificateError) -> &PathBuf {
+    match error {
+        CertificateError::Unreadable(path, _)
+        | CertificateError::NoCertificate(path)
+        | CertificateError::NoKey(path)
+        | CertificateError::OtherKey { key: path, .. }
+        | CertificateError::BadCertificate(path, _)
+        | CertificateError::BadKey(path, _) => path,
     }
 }
 

@@ -183,7 +183,17 @@ fn a_certificate_and_its_key_must_be_there_and_belong_together() {
         let (cert, key) = (room.path(cert), room.path(key));
         refused(&["check", "--name", NAME, "--state", &state, "--cert", &cert, "--key", &key], 78, words);
     };
-    with("one/door.pem", "two/door.key", &["two/door.key does not belong to the certificate", "one/door.pem"]);
+    with(
+        "one/door.pem",
+        "two/door.key",
+        &["--key: the key ", "two/door.key does not belong to the certificate", "one/door.pem"],
+    );
+    let text = format!(
+        "names = [\"{NAME}\"]\nstate = \"{state}\"\n[[certificate]]\ncert = \"{}\"\nkey = \"{}\"\n",
+        room.path("one/door.pem"),
+        room.path("two/door.key")
+    );
+    refused(&["check", "-c", &room.file("door.toml", &text)], 78, &["door.toml:5: certificate.key: the key "]);
     with("none.pem", "one/door.key", &["none.pem cannot be read: No such file"]);
     with("one/door.pem", "none.key", &["none.key cannot be read: No such file"]);
     with("one/door.key", "one/door.key", &["one/door.key holds no PEM certificate"]);
@@ -399,10 +409,10 @@ fn a_taken_port_and_a_taken_state_directory_are_named() {
     let loopback = ["--backend", &backend, "--inside", &inside];
     let run = ["run", "--name", NAME, "--cert", &cert, "--key", &key, "--state"];
     let with = |more: &[&str], words: &[&str]| refused(&[&run[..], more, &loopback[..]].concat(), 69, words);
-    with(&[&own, "--listen-udp", &udp], &[&format!("cannot listen on udp {udp}: address in use")]);
+    with(&[&own, "--listen-udp", &udp], &[&format!("--listen-udp: cannot listen on udp {udp}: address in use")]);
     with(&[&own, "--listen-tls", &tls], &[&format!("cannot listen on tls {tls}: address in use")]);
-    with(&[&state, "--listen-udp", "127.0.0.1:0"], &["is in use by another door"]);
+    with(&[&state, "--listen-udp", "127.0.0.1:0"], &["--state: ", "is in use by another door"]);
     let admin = door.room.path("state/admin.sock");
-    with(&[&own, "--listen-udp", "127.0.0.1:0", "--admin", &admin], &["another door answers on", &admin]);
+    with(&[&own, "--listen-udp", "127.0.0.1:0", "--admin", &admin], &["--admin: another door answers on", &admin]);
     assert_eq!(door.stop().0, Some(0));
 }

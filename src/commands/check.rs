@@ -2,19 +2,23 @@
 
 use super::status::now;
 use crate::cli::Door;
-use crate::failure::{Failure, say};
+use crate::failure::{self, Failure, say};
 use crate::state;
 use clap::ArgMatches;
 use sipdoor::admin::expiry;
-use sipdoor::config::{self, Host};
-use sipdoor::net::tls;
+use sipdoor::config::{self, Host, Subject};
+use sipdoor::net::{Error, tls};
 
 /// Reads everything that `run` would read, opens nothing, and says what it found.
 pub(crate) fn check(door: &Door, matches: &ArgMatches) -> Result<(), Failure> {
     let settings = config::load(door.config.as_deref(), door.written(matches)?, Host::detect())?;
     let config = &settings.config;
-    let certificates = tls::load(&config.certificates, &config.names)?;
-    let there = state::look(&config.state)?;
+    let certificates = tls::load(&config.certificates, &config.names).map_err(|error| {
+        let error = Error::from(error);
+        let subject = failure::subject(&error);
+        Failure::from(error).about(&settings, subject.as_ref())
+    })?;
+    let there = state::look(&config.state).map_err(|failure| failure.about(&settings, Some(&Subject::State)))?;
 
     say(format_args!("names        {}", config.names.join(", ")));
     for listener in &config.listeners {

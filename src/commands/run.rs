@@ -1,10 +1,10 @@
 //! `sipdoor run`: the life of a door.
 
 use crate::cli;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use clap::ArgMatches;
 use sipdoor::admin::{self, Answer, Request, Status};
-use sipdoor::config::{self, Host};
+use sipdoor::config::{self, Host, Subject};
 use sipdoor::net::{Door, Server};
 use sipdoor::observe::{self, Format};
 use std::path::Path;
@@ -16,9 +16,13 @@ pub(crate) fn run(door: &cli::Door, matches: &ArgMatches) -> Result<(), Failure>
     let settings = config::load(door.config.as_deref(), door.written(matches)?, Host::detect())?;
     observe::log(&settings.log, Format::Text)?;
     settings.notes.iter().for_each(|note| warn!("{note}"));
-    let socket = settings.config.admin.clone();
-    let server = Server::start(settings.config)?;
-    let admin = serve_admin(&socket, server.door())?;
+    let placed = |failure: Failure, subject: Option<&Subject>| failure.about(&settings, subject);
+    let server = Server::start(settings.config.clone()).map_err(|error| {
+        let subject = failure::subject(&error);
+        placed(error.into(), subject.as_ref())
+    })?;
+    let admin = serve_admin(&settings.config.admin, server.door());
+    let admin = admin.map_err(|failure| placed(failure, Some(&Subject::Admin)))?;
     announce(&server.door());
     let ended = server.until_signal();
     admin.remove();

@@ -29,8 +29,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.place.show(&self.key, to)?;
-        self.cause.fmt(to)
+        write!(to, "{}{}", self.place.before(&self.key), self.cause)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::error::{Cause, Error};
 use super::written::{At, Certificate, Listen, Place, Written};
-use super::{CertificateFiles, Config, Gate, Host, Limits, Listener, Settings, defaults, value, written};
+use super::{CertificateFiles, Config, Gate, Host, Limits, Listener, Settings, Subject, defaults, value, written};
 use crate::flow::Transport;
 use crate::sip::frame::Sizes;
 use std::borrow::Cow;
@@ -13,6 +13,7 @@ use std::time::Duration;
 /// All of it.
 pub(super) fn settings(written: Written, host: Host) -> Result<Settings, Error> {
     let mut notes = Vec::new();
+    let places = places(&written);
     let names = names(written.names.as_ref())?;
     let state = path(written.state.as_ref(), "state")?.unwrap_or_else(|| defaults::STATE.into());
     let socket = path(written.admin.as_ref(), "admin")?.unwrap_or_else(|| state.join(defaults::ADMIN));
@@ -45,7 +46,7 @@ pub(super) fn settings(written: Written, host: Host) -> Result<Settings, Error> 
         gate: gate(written.gate, observe)?,
         limits: limits(&written.limits)?,
     };
-    Ok(Settings { config, log: log(written.log)?, notes })
+    Ok(Settings { config, log: log(written.log)?, notes, places })
 }
 
 /// The admin socket alone.
@@ -53,6 +54,22 @@ pub(super) fn admin(written: &Written) -> PathBuf {
     let own = |at: &Option<At<String>>| at.as_ref().map(|at| PathBuf::from(&at.value));
     let state = own(&written.state).unwrap_or_else(|| defaults::STATE.into());
     own(&written.admin).unwrap_or_else(|| state.join(defaults::ADMIN))
+}
+
+/// Where files, addresses and the state directory were written. What is unreadable here is refused elsewhere.
+fn places(written: &Written) -> Vec<(Subject, &'static str, Place)> {
+    let file = |at: &At<String>, key| (Subject::File(PathBuf::from(&at.value)), key, at.here());
+    let pairs = written.certificates.iter().flatten();
+    let files = pairs.flat_map(|one| [file(&one.cert, "certificate.cert"), file(&one.key, "certificate.key")]);
+    let listeners = written.listen.iter().flatten().filter_map(|one| {
+        let address = value::socket(&one.address.value).ok()?;
+        Some((Subject::Listener(one.transport, address), "listen.address", one.address.here()))
+    });
+    let single = |at: &Option<At<String>>, subject, key| at.as_ref().map(|at| (subject, key, at.here()));
+    let inside = single(&written.inside, Subject::Inside, "backend.inside");
+    let state = single(&written.state, Subject::State, "state");
+    let admin = single(&written.admin, Subject::Admin, "admin");
+    files.chain(listeners).chain(inside).chain(state).chain(admin).collect()
 }
 
 fn fail<T>(place: Place, key: &'static str, cause: Cause) -> Result<T, Error> {

@@ -39,14 +39,26 @@ impl<T> At<T> {
 }
 
 impl Place {
-    /// The key as the reader of a complaint finds it there: the flag and the variable are named by the place already.
-    pub(super) fn show(&self, key: &str, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BuiltIn if key.is_empty() => Ok(()),
-            Self::BuiltIn => write!(to, "{key}: "),
-            Self::Line(file, line) if key.is_empty() => write!(to, "{file}:{line}: "),
-            Self::Line(file, line) => write!(to, "{file}:{line}: {key}: "),
-            Self::Environment(name) | Self::Flag(name) => write!(to, "{name}: "),
+    /// The beginning of a complaint: the place, and the key unless the place names it already.
+    pub(super) const fn before<'a>(&'a self, key: &'a str) -> impl fmt::Display {
+        Before { place: self, key }
+    }
+}
+
+struct Before<'a> {
+    place: &'a Place,
+    key: &'a str,
+}
+
+impl fmt::Display for Before<'_> {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.key;
+        match self.place {
+            Place::BuiltIn if key.is_empty() => Ok(()),
+            Place::BuiltIn => write!(to, "{key}: "),
+            Place::Line(file, line) if key.is_empty() => write!(to, "{file}:{line}: "),
+            Place::Line(file, line) => write!(to, "{file}:{line}: {key}: "),
+            Place::Environment(name) | Place::Flag(name) => write!(to, "{name}: "),
         }
     }
 }
