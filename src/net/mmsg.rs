@@ -182,7 +182,7 @@ pub(super) fn tell_local(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
 }
 
 /// Raises this process's limit of open descriptors to what the system allows it, and says how many that is.
-pub(super) fn raise_descriptors() -> io::Result<u64> {
+pub fn raise_descriptors() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid place for the result.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {

@@ -17,6 +17,7 @@ mod udp;
 mod worker;
 
 pub use error::Error;
+pub use mmsg::raise_descriptors;
 
 use crate::config::{Config, Limits, Listener};
 use crate::flow::{Side, Transport};
@@ -66,12 +67,15 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = mpsc::unbounded_channel();
         let outside = std::mem::take(&mut bound.outside);
-        let (door, inside) = Door::new(&config, clock, shared, tls, bound)?;
-        let mut server = Self { door: Arc::new(door), config, stop, ended, threads: Vec::new(), _store: store };
-        let mut inside = Some(inside);
+        let door = Arc::new(Door::new(&config, clock, shared, tls, &bound)?);
+        let mut server = Self { door, config, stop, ended, threads: Vec::new(), _store: store };
+        let failed = |error| Error::System("the inside socket cannot be shared", error);
+        let reading = bound.inside_udp.try_clone().map_err(failed)?;
+        let asterisk = Arc::new(InsideSocket::new(bound.inside_udp));
+        let mut inside = Some(Inside { udp: reading, tcp: bound.inside_tcp });
         for (number, outside) in outside.into_iter().enumerate() {
             // The first worker serves Asterisk, and sweeps.
-            let part = Part { number, outside, inside: inside.take() };
+            let part = Part { number, outside, asterisk: asterisk.clone(), inside: inside.take() };
             server.spawn(part, stopped.clone(), end.clone())?;
         }
         Ok(server)
@@ -163,7 +167,6 @@ pub struct Door {
     flows: Arc<Flows>,
     limits: Limits,
     tls: Option<Tls>,
-    inside_socket: InsideSocket,
     listeners: Vec<Listener>,
     inside: SocketAddr,
     backend: SocketAddr,
@@ -171,19 +174,11 @@ pub struct Door {
 }
 
 impl Door {
-    fn new(
-        config: &Config,
-        clock: Clock,
-        shared: Arc<Shared>,
-        tls: Option<Tls>,
-        bound: Bound,
-    ) -> Result<(Self, Inside), Error> {
+    fn new(config: &Config, clock: Clock, shared: Arc<Shared>, tls: Option<Tls>, bound: &Bound) -> Result<Self, Error> {
         let mut boot = [0; 4];
         let no_random = |_| Error::System("no random bytes", io::Error::other("the system's source failed"));
         aws_lc_rs::rand::fill(&mut boot).map_err(no_random)?;
-        let failed = |error| Error::System("the inside socket cannot be shared", error);
-        let inside = Inside { udp: bound.inside_udp.try_clone().map_err(failed)?, tcp: bound.inside_tcp };
-        let door = Self {
+        Ok(Self {
             clock,
             shared,
             counters: Counters::new(config.workers),
@@ -191,13 +186,11 @@ impl Door {
             flows: Arc::new(Flows::new(u32::from_ne_bytes(boot), config.limits.queue)),
             limits: config.limits.clone(),
             tls,
-            inside_socket: InsideSocket::new(bound.inside_udp),
-            listeners: bound.listeners,
+            listeners: bound.listeners.clone(),
             inside: bound.inside,
             backend: config.backend,
             names: config.names.len(),
-        };
-        Ok((door, inside))
+        })
     }
 
     /// The counters, now.
@@ -275,6 +268,9 @@ struct Inside {
 struct Part {
     number: usize,
     outside: Outside,
+    /// Every worker sends to Asterisk,
+    asterisk: Arc<InsideSocket>,
+    /// one hears it.
     inside: Option<Inside>,
 }
 
@@ -288,7 +284,7 @@ impl Part {
         let clones = self.outside.udp.iter().map(|(socket, bound)| Ok((socket.try_clone()?, *bound)));
         let sending = clones.collect::<io::Result<Vec<_>>>().map_err(broken)?;
         let table = door.counters.table(number);
-        let worker = Rc::new(Worker::new(door.clone(), table, sending));
+        let worker = Rc::new(Worker::new(door.clone(), table, sending, self.asterisk));
         for (socket, bound) in self.outside.udp {
             tasks.spawn_local(udp::serve(worker.clone(), receiver.clone(), socket, bound, Side::Outside));
         }
@@ -364,7 +360,7 @@ fn tls_unusable(error: rustls::Error) -> Error {
 
 /// How many connections the limit of descriptors leaves room for.
 fn room_for_connections(config: &Config) -> Result<usize, Error> {
-    let limit = mmsg::raise_descriptors().map_err(|error| Error::System("no limit of descriptors", error))?;
+    let limit = raise_descriptors().map_err(|error| Error::System("no limit of descriptors", error))?;
     let room = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(RESERVED).max(1);
     let wanted = config.limits.connections;
     if room < wanted {

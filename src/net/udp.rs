@@ -27,7 +27,6 @@ pub(super) async fn serve(
         match socket.try_io(Interest::READABLE, turn) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => worker.door.inside_socket.refused(),
             // Nothing that a peer or the network does breaks a datagram socket: note it, and take the next batch.
             Err(error) => debug!(%error, %bound, "datagrams not received"),
         }
@@ -44,7 +43,14 @@ fn batch(
     bound: SocketAddr,
     side: Side,
 ) -> io::Result<()> {
-    let more = receiver.receive(socket)?;
+    let more = match side {
+        Side::Outside => receiver.receive(socket)?,
+        Side::Inside => {
+            // Nobody else's errors are taken in passing.
+            let _turn = worker.asterisk.lock();
+            receiver.receive(socket)?
+        }
+    };
     worker.handle(&Received { receiver, bound, side });
     // On the connected socket, an error may stand between datagrams: only the kernel knows when it is empty.
     if more || side == Side::Inside { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }

@@ -13,8 +13,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::{debug, info};
 
 /// What one worker owns.
@@ -27,6 +26,8 @@ pub(super) struct Worker {
     pub(super) scratch: RefCell<Vec<u8>>,
     /// The outside datagram sockets, each with the address it is bound to.
     outside: Vec<(UdpSocket, SocketAddr)>,
+    /// The way to Asterisk.
+    pub(super) asterisk: Arc<InsideSocket>,
     turn: RefCell<Turn>,
 }
 
@@ -68,7 +69,12 @@ impl Batch for Single<'_> {
 }
 
 impl Worker {
-    pub(super) fn new(door: Arc<Door>, table: Arc<Table>, outside: Vec<(UdpSocket, SocketAddr)>) -> Self {
+    pub(super) fn new(
+        door: Arc<Door>,
+        table: Arc<Table>,
+        outside: Vec<(UdpSocket, SocketAddr)>,
+        asterisk: Arc<InsideSocket>,
+    ) -> Self {
         let turn = Turn {
             proxy: Proxy::new(door.shared.clone()),
             sender: Sender::new(),
@@ -79,7 +85,7 @@ impl Worker {
             counts: Vec::new(),
             lanes: vec![Vec::new(); outside.len() + 1],
         };
-        Self { door, table, scratch: RefCell::new(vec![0; SCRATCH]), outside, turn: RefCell::new(turn) }
+        Self { door, table, scratch: RefCell::new(vec![0; SCRATCH]), outside, asterisk, turn: RefCell::new(turn) }
     }
 
     /// May this source connect?
@@ -185,7 +191,7 @@ fn post(
         }
     }
     if !inward.is_empty() {
-        worker.door.inside_socket.send(sender, out, inward, failures);
+        worker.asterisk.send(sender, out, inward, failures);
         inward.clear();
     }
 }
@@ -240,46 +246,42 @@ fn send_lane(
     }
 }
 
-/// The socket to Asterisk.
+/// The socket to Asterisk: connected, and one for all workers.
+///
+/// That Asterisk's port is closed comes back as an ICMP error, which the kernel tells once, to whoever calls next. On
+/// loopback it is there when the sending call returns, so with the socket to oneself from before the sending until after
+/// the question, the error belongs to what was sent. (A kernel before 6.5 that is flooded may tell it later, to the next
+/// one: then senders of datagrams are told when they repeat themselves.)
 #[derive(Debug)]
-pub(super) struct InsideSocket {
-    /// Connected.
-    pub(super) socket: UdpSocket,
-    /// How often its port was found closed, by any worker: the kernel tells it once, to whoever asks first.
-    refusals: AtomicU64,
-}
+pub(super) struct InsideSocket(Mutex<UdpSocket>);
 
 impl InsideSocket {
     pub(super) const fn new(socket: UdpSocket) -> Self {
-        Self { socket, refusals: AtomicU64::new(0) }
+        Self(Mutex::new(socket))
     }
 
-    /// Notes that the kernel said so.
-    pub(super) fn refused(&self) {
-        self.refusals.fetch_add(1, Ordering::SeqCst);
+    /// The socket to oneself. Asterisk takes far less than one worker sends, so nobody waits long.
+    pub(super) fn lock(&self) -> MutexGuard<'_, UdpSocket> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// On loopback the ICMP error of a closed port is there when the sending call returns, so all that was sent before it
-    /// counts as not delivered.
     fn send(&self, sender: &mut Sender, out: &Outbox, lane: &[usize], failures: &mut Vec<(usize, Undelivered)>) {
-        let before = self.refusals.load(Ordering::SeqCst);
+        let socket = self.lock();
         let noted = failures.len();
+        let mut down = false;
         let mut first = lane.first().copied();
-        send_lane(sender, self.socket.as_fd(), out, lane, |_| (None, None), &mut |at, error| match error.kind() {
+        send_lane(sender, socket.as_fd(), out, lane, |_| (None, None), &mut |at, error| match error.kind() {
             // An error that was there before the first of these was sent is not theirs.
             io::ErrorKind::ConnectionRefused if first.take() == Some(at) => {}
-            io::ErrorKind::ConnectionRefused => self.refused(),
+            io::ErrorKind::ConnectionRefused => down = true,
             _ => {
                 debug!(%error, "not sent to Asterisk");
                 failures.push((at, Undelivered::BackendDown));
             }
         });
-        if let Ok(Some(error)) = self.socket.take_error()
-            && error.kind() == io::ErrorKind::ConnectionRefused
-        {
-            self.refused();
-        }
-        if self.refusals.load(Ordering::SeqCst) != before {
+        let error = socket.take_error().ok().flatten();
+        down |= error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        if down {
             failures.truncate(noted);
             failures.extend(lane.iter().map(|at| (*at, Undelivered::BackendDown)));
         }
