@@ -59,14 +59,7 @@ fn rows(door: &Door) -> Vec<Row> {
 const fn target(counter: Counter) -> &'static str {
     match counter {
         Counter::Pass(_) => "accept",
-        Counter::Refuse(
-            Reason::Method
-            | Reason::MaxForwards
-            | Reason::Loop
-            | Reason::Extension
-            | Reason::Gone
-            | Reason::Unavailable,
-        ) => "reject",
+        Counter::Refuse(reason) if reason.is_answered() => "reject",
         Counter::Refuse(_) => "drop",
     }
 }

@@ -67,6 +67,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether its sender is answered: one that passed the gate, and could not be served all the same.
+    pub const fn is_answered(self) -> bool {
+        matches!(self, Self::Method | Self::MaxForwards | Self::Loop | Self::Extension | Self::Gone | Self::Unavailable)
+    }
+
     /// Every reason, in policy order.
     pub const ALL: [Self; 25] = [
         Self::Banned,

@@ -268,9 +268,7 @@ where
         let through = match outcome {
             Outcome::Passed(_) | Outcome::Observed(_) => true,
             // Refused after the gate, with an answer.
-            Outcome::Refused(
-                Reason::MaxForwards | Reason::Loop | Reason::Extension | Reason::Gone | Reason::Unavailable,
-            ) => true,
+            Outcome::Refused(reason) if reason.is_answered() => true,
             // Nobody can tell where the next message begins, or who is speaking.
             Outcome::Refused(Reason::NotSip | Reason::TooBig | Reason::Framing | Reason::Banned) => return Err(None),
             Outcome::Refused(Reason::Malformed | Reason::Ambiguous) => {
