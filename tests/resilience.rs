@@ -11,6 +11,7 @@ use common::phone::Phone;
 use common::rtp::talk_to_each_other;
 use common::{PATIENCE, wait};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ fn asterisk_restarts_under_load_and_every_caller_gets_an_answer() {
     for phone in &mut phones {
         phone.register();
     }
+    quiet("Asterisk's database", &lab.asterisk.database(), Duration::from_millis(1500)); // it commits each second
     let end = AtomicBool::new(false);
     let outcomes: Vec<Mutex<BTreeMap<Option<u16>, usize>>> = phones.iter().map(|_| Mutex::default()).collect();
     let each_has = |code: u16, least: usize| {
@@ -47,7 +49,7 @@ fn asterisk_restarts_under_load_and_every_caller_gets_an_answer() {
         }
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             each_has(200, 3);
-            lab.asterisk.stop();
+            lab.asterisk.kill();
             each_has(503, 3);
             lab.asterisk.start();
             for outcomes in &outcomes {
@@ -60,9 +62,9 @@ fn asterisk_restarts_under_load_and_every_caller_gets_an_answer() {
     });
     for outcomes in outcomes {
         let outcomes = outcomes.into_inner().unwrap();
-        // Beside 200 and the door's 503 there are Asterisk's own words while it stops and starts (401, 488, 603). What it
-        // had read and not answered when it ended, no one answers; a phone has one call at a time.
-        assert!(outcomes.get(&None).is_none_or(|lost| *lost <= 1), "{outcomes:?}");
+        // Beside 200 and the door's 503 there are Asterisk's own words while it starts (401, 488). What it had read and not
+        // answered when it died, and what it reads before it is ready, no one answers; a phone has one call at a time.
+        assert!(outcomes.get(&None).is_none_or(|lost| *lost <= 2), "{outcomes:?}");
     }
     // Nobody has registered again, and everybody can be called.
     let mut caller = Phone::new(&lab, &lab.number("nat"), Udp);
@@ -235,13 +237,18 @@ fn three_hundred_tls_phones_stay_and_come_back_without_a_leak() {
     wait("the door to close its side", || (descriptors() <= before + 8).then_some(()));
 }
 
-/// Waits until the store is quiet: no answer to a REGISTER waits for the disk, and a crash may lose the last moment.
+/// No answer to a REGISTER waits for the door's disk: a crash may lose the last moment.
 fn saved(lab: &Seat) {
-    wait("the store to be quiet", || {
-        let files = std::fs::read_dir(lab.door.state()).unwrap();
+    quiet("the store", &lab.door.state(), Duration::from_millis(300));
+}
+
+/// Waits until no file of a directory has been written for so long.
+fn quiet(what: &str, directory: &Path, how_long: Duration) {
+    wait(&format!("{what} to be quiet"), || {
+        let files = std::fs::read_dir(directory).unwrap();
         let ages =
             files.map(|file| file.unwrap().metadata().unwrap().modified().unwrap().elapsed().unwrap_or_default());
-        (ages.min()? > Duration::from_millis(300)).then_some(())
+        (ages.min()? > how_long).then_some(())
     });
 }
 

@@ -102,6 +102,11 @@ impl Asterisk {
         Some((*numbers.first()?, *numbers.get(3)?))
     }
 
+    /// Where it keeps the contacts.
+    pub fn database(&self) -> PathBuf {
+        self.outside("db")
+    }
+
     /// Everything it logged.
     pub fn log(&self) -> String {
         let read = |name| fs::read(self.outside(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
