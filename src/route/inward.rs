@@ -8,7 +8,7 @@ use crate::sip::header::{Address, Name};
 use crate::sip::message::Start;
 use crate::sip::reply;
 use crate::sip::uri::Scheme;
-use crate::token::{BRANCH, CONTACT_PARAM, Leg, ROUTE_USER, Return, Sent, VIA_PARAM, hex};
+use crate::token::{CONTACT_PARAM, Leg, ROUTE_USER, Return, Sent, VIA_PARAM, hex};
 use std::io::Write as _;
 
 /// URI parameters that steer Asterisk: our own token, and its `line` (which identifies an outbound registration).
@@ -85,15 +85,14 @@ impl Hop<'_, '_> {
     }
 
     fn push_via(&mut self, back: &Return) {
-        let (branch, inside, key) = (hex(self.transaction()), self.plan.inside, &self.plan.key);
+        let (branch, plan) = (hex(self.transaction()), self.plan);
         self.edits.insert(self.message.first_field, |text| {
-            let _ = write!(text, "Via: SIP/2.0/UDP {inside};rport;branch=");
-            text.extend_from_slice(BRANCH);
+            text.extend_from_slice(&plan.via);
             text.extend_from_slice(&branch);
             text.push(b';');
             text.extend_from_slice(VIA_PARAM);
             text.push(b'=');
-            back.seal(key, text);
+            back.seal(&plan.key, text);
             text.extend_from_slice(b"\r\n");
         });
     }

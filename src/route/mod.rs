@@ -19,7 +19,7 @@ use crate::sip::head::Field;
 use crate::sip::header::{Address, Name, holds, list};
 use crate::sip::message::Message;
 use crate::sip::uri::{Scheme, Uri};
-use crate::token::Key;
+use crate::token::{BRANCH, Key};
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -38,6 +38,8 @@ pub struct Plan {
     listeners: Vec<Listener>,
     strip: Strip,
     name: String,
+    /// Our Via towards Asterisk, up to what differs from request to request.
+    via: Vec<u8>,
 }
 
 impl Plan {
@@ -51,6 +53,7 @@ impl Plan {
             listeners: config.listeners.clone(),
             strip: Strip::new(&config.gate.strip),
             name: config.names.first().cloned().unwrap_or_default(),
+            via: [format!("Via: SIP/2.0/UDP {};rport;branch=", config.inside).as_bytes(), BRANCH].concat(),
         }
     }
 
