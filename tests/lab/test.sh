@@ -18,5 +18,5 @@ esac
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-8}"
 code=0
 cargo test "$@" || code=$?
-[ ! -s "$lab/left-out" ] || { echo 'Left out:'; cat "$lab/left-out"; }
+[ ! -s "$lab/left-out" ] || sed 's/^/left out: /; s/\t/: /' "$lab/left-out"
 exit "$code"

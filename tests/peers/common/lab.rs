@@ -120,6 +120,6 @@ pub fn directory() -> Option<PathBuf> {
     let test = thread.name().unwrap_or("?");
     assert!(std::env::var_os("SIPDOOR_REQUIRE_LAB").is_none(), "{test}: {why}");
     // Not println!, which cargo test would swallow.
-    let _ = writeln!(std::io::stderr(), "LEFT OUT {test}: {why}");
+    let _ = writeln!(std::io::stderr(), "left out: {test}: {why}");
     None
 }

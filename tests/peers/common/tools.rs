@@ -153,7 +153,7 @@ pub fn pjsua2(lab: &Lab, space: &Space, number: &str, transport: Transport, more
     let python = super::lab::directory()?.join("pjsua2/bin/python");
     if !python.exists() {
         let test = std::thread::current().name().unwrap_or("?").to_owned();
-        let _ = writeln!(std::io::stderr(), "LEFT OUT {test}: pjsua2 is not installed (tests/lab/setup.sh says why)");
+        let _ = writeln!(std::io::stderr(), "left out: {test}: pjsua2 is not installed (tests/lab/setup.sh says why)");
         return None;
     }
     let ca = lab.certs.ca.to_str().unwrap();
