@@ -7,13 +7,13 @@
 
 mod kit;
 
+use kit::bodies;
 use kit::judge::Judge;
 use kit::mutate::{Random, Seed, conversation, mutate, seeds};
 use kit::stage::{Stage, asterisk, config, outside};
 use sipdoor::flow::{Side, Transport};
 use sipdoor::gate::{Pass, Reason};
 use sipdoor::proxy::Outcome;
-use sipdoor::sip::frame::{Framer, Sizes, Step};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -116,7 +116,7 @@ fn one(stage: &mut Stage, judge: &mut Judge, random: &mut Random, seeds: &[Seed]
     if from.transport.is_stream() {
         let more = &seeds[random.below(seeds.len())].bytes;
         bytes.extend_from_slice(more);
-        for message in guarded(&bytes, || frames(&bytes, random)) {
+        for message in guarded(&bytes, || bodies::frames(&bytes, random)) {
             play(stage, judge, &from, &message, tally);
         }
     } else {
@@ -135,38 +135,6 @@ fn play(stage: &mut Stage, judge: &mut Judge, from: &sipdoor::flow::Flow, bytes:
         Outcome::Observed(_) => "observed",
     };
     *tally.by.entry(name).or_default() += 1;
-}
-
-/// The messages of a stream, which any other cutting of it must give as well.
-fn frames(bytes: &[u8], random: &mut Random) -> Result<Vec<Vec<u8>>, String> {
-    let (whole, failed) = cut(bytes, &[]);
-    let mut cuts = [random.below(bytes.len() + 1), random.below(bytes.len() + 1), random.below(bytes.len() + 1)];
-    cuts.sort_unstable();
-    let (parts, also) = cut(bytes, &cuts);
-    if parts != whole || failed != also {
-        return Err(format!("cut at {cuts:?} the stream has {} messages, not {}", parts.len(), whole.len()));
-    }
-    Ok(whole)
-}
-
-/// The messages of a stream that comes in these parts, and whether it ended in an error.
-fn cut(bytes: &[u8], cuts: &[usize]) -> (Vec<Vec<u8>>, bool) {
-    let mut framer = Framer::new(Sizes::default());
-    let (mut buffer, mut messages) = (Vec::new(), Vec::new());
-    let mut from = 0;
-    for &to in cuts.iter().chain([&bytes.len()]) {
-        buffer.extend_from_slice(&bytes[from..to]);
-        from = to;
-        loop {
-            match framer.next(&buffer) {
-                Err(_) => return (messages, true),
-                Ok(Step::More) => break,
-                Ok(Step::Skip(n) | Step::Ping(n)) => drop(buffer.drain(..n)),
-                Ok(Step::Message(n)) => messages.push(buffer.drain(..n).collect()),
-            }
-        }
-    }
-    (messages, false)
 }
 
 /// Runs one check; what breaks it is kept and shown.
@@ -193,10 +161,16 @@ fn the_corpus_breaks_no_rule() {
     let seeds = seeds(&mut stage);
     assert!(seeds.len() > 300);
     let mut tally = Tally::default();
-    for seed in seeds {
+    for seed in &seeds {
         for from in [outside(Transport::Udp), outside(Transport::Tcp), outside(Transport::Tls), asterisk()] {
             play(&mut stage, &mut judge, &from, &seed.bytes, &mut tally);
         }
     }
     assert!(tally.by["name"] > 20, "{:?}", tally.by);
+    // The targets of tests/fuzz, over the same corpus.
+    for body in [bodies::frame, bodies::message, bodies::decide, bodies::route] {
+        for seed in &seeds {
+            guarded(&seed.bytes, || body(&seed.bytes));
+        }
+    }
 }

@@ -9,6 +9,7 @@
 )]
 #![allow(clippy::string_slice, reason = "the text is the test's own")]
 
+pub mod bodies;
 pub mod corpus;
 pub mod evasion;
 pub mod judge;

@@ -1,0 +1,5 @@
+#![no_main]
+#[path = "../../kit/mod.rs"]
+mod kit;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| kit::bodies::decide(bytes).unwrap_or_else(|rule| panic!("{rule}")));
