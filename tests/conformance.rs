@@ -1,31 +1,34 @@
-//! The corpus over real sockets against the real program: nothing that is refused reaches the backend, nothing comes back.
+//! The corpus over real sockets against the real program: what is refused reaches nobody and is not answered.
 //!
 //! Everything is on loopback addresses of this process's own, so that this needs no root and disturbs nobody.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
 
+mod kit;
+
+use kit::evasion::{self, Case};
+use kit::stage::NAME;
+use kit::{corpus, shown};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const NAME: &str = "k7q2.sip.test";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The torture messages as they are: none of their hosts is ours.
 #[test]
-fn nothing_with_other_hosts_passes_over_udp() {
+fn what_is_refused_over_udp_reaches_nobody_and_is_not_answered() {
     let stage = Stage::start(1);
     let client = UdpSocket::bind((stage.address, 0)).unwrap();
     client.connect((stage.address, 5060)).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
-    for (file, bytes) in corpus() {
+    for (file, bytes) in strange().into_iter().chain(refused("udp")) {
         client.send(&bytes).unwrap();
         // The same socket is read by the same worker, in order: when this one has come, the one before it was dropped.
-        let control = stage.control(&file, "UDP", client.local_addr().unwrap());
+        let control = control(&file, client.local_addr().unwrap());
         client.send(control.as_bytes()).unwrap();
-        stage.expect_only(&file);
+        stage.expect_control(&file);
         let mut answer = [0; 4096];
         let length = client.recv(&mut answer).unwrap_or_else(|error| panic!("{file}: {error}"));
         let answer = String::from_utf8_lossy(&answer[..length]);
@@ -33,9 +36,8 @@ fn nothing_with_other_hosts_passes_over_udp() {
     }
 }
 
-/// The same in streams: each closes its connection or leaves it, without a byte.
 #[test]
-fn nothing_with_other_hosts_passes_over_tcp() {
+fn what_is_refused_over_tcp_reaches_nobody_and_is_not_answered() {
     let stage = Stage::start(2);
     let mut open: VecDeque<(String, TcpStream)> = VecDeque::new();
     let finish = |(file, mut stream): (String, TcpStream)| {
@@ -43,11 +45,11 @@ fn nothing_with_other_hosts_passes_over_tcp() {
         let _ = stream.read_to_end(&mut heard);
         assert_eq!(String::from_utf8_lossy(&heard), "", "{file} was answered");
     };
-    for (file, bytes) in corpus() {
+    for (file, bytes) in strange().into_iter().chain(refused("tcp")) {
         let mut stream = TcpStream::connect((stage.address, 5060)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(&bytes).unwrap();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = stream.write_all(&bytes); // the door may close before it has read all
+        let _ = stream.shutdown(std::net::Shutdown::Write);
         open.push_back((file, stream));
         // The cap on connections that have not passed the gate is 16 for one address.
         if open.len() == 8 {
@@ -56,9 +58,24 @@ fn nothing_with_other_hosts_passes_over_tcp() {
     }
     open.into_iter().for_each(finish);
     let client = UdpSocket::bind((stage.address, 0)).unwrap();
-    let control = stage.control("the last", "UDP", client.local_addr().unwrap());
-    client.send_to(control.as_bytes(), (stage.address, 5060)).unwrap();
-    stage.expect_only("the last");
+    client.send_to(control("the last", client.local_addr().unwrap()).as_bytes(), (stage.address, 5060)).unwrap();
+    stage.expect_control("the last");
+}
+
+#[test]
+fn what_passes_over_udp_reaches_the_backend_as_it_was_checked() {
+    let stage = Stage::start(3);
+    let client = UdpSocket::bind((stage.address, 40_000)).unwrap(); // the phone's port, in the cases
+    for (file, case) in evasion::cases() {
+        if case.transport == "udp" && case.expect == ["pass"] {
+            client.send_to(&case.message(), (stage.address, 5060)).unwrap();
+            let (forwarded, _) = stage.next(&case.id);
+            // The cases speak of the built-in settings' address of the door's inside, and of a phone's address.
+            let forwarded = replaced(&forwarded, &format!("{}:5070", stage.address), "127.0.0.1:5070");
+            let forwarded = replaced(&forwarded, &format!("received={}", stage.address), "received=203.0.113.9");
+            case.check(&forwarded).unwrap_or_else(|what| panic!("{file}/{}: {what}: {}", case.id, shown(&forwarded)));
+        }
+    }
 }
 
 struct Stage {
@@ -99,22 +116,19 @@ impl Stage {
         stage
     }
 
-    /// A request that passes.
-    fn control(&self, file: &str, transport: &str, local: SocketAddr) -> String {
-        let id = call_id(file);
-        format!(
-            "OPTIONS sip:{NAME} SIP/2.0\r\nVia: SIP/2.0/{transport} {local};branch=z9hG4bK{id};rport\r\nMax-Forwards: 70\r\n\
-             From: <sip:a@{NAME}>;tag=1\r\nTo: <sip:{NAME}>\r\nCall-ID: {id}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
-        )
+    /// The next message at the backend.
+    fn next(&self, after: &str) -> (Vec<u8>, SocketAddr) {
+        let mut bytes = [0; 65536];
+        let (length, door) = self.backend.recv_from(&mut bytes).unwrap_or_else(|error| {
+            panic!("nothing came to the backend after {after}: {error}\n{}", self.log());
+        });
+        (bytes[..length].to_vec(), door)
     }
 
     /// The next message at the backend is the control message after `file`; it is answered.
-    fn expect_only(&self, file: &str) {
-        let mut bytes = [0; 65536];
-        let (length, door) = self.backend.recv_from(&mut bytes).unwrap_or_else(|error| {
-            panic!("the control message after {file} did not come: {error}\n{}", self.log());
-        });
-        let message = String::from_utf8_lossy(&bytes[..length]);
+    fn expect_control(&self, file: &str) {
+        let (message, door) = self.next(file);
+        let message = String::from_utf8_lossy(&message);
         assert!(message.contains(&format!("Call-ID: {}\r\n", call_id(file))), "{file} reached the backend:\n{message}");
         let kept = ["via", "from", "to", "call-id", "cseq"];
         let lines = message.lines().filter(|line| {
@@ -138,24 +152,51 @@ impl Drop for Stage {
     }
 }
 
+/// A request that passes.
+fn control(file: &str, local: SocketAddr) -> String {
+    let id = call_id(file);
+    format!(
+        "OPTIONS sip:{NAME} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{id};rport\r\nMax-Forwards: 70\r\n\
+         From: <sip:a@{NAME}>;tag=1\r\nTo: <sip:{NAME}>\r\nCall-ID: {id}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
 fn call_id(file: &str) -> String {
     file.replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
-/// The messages of the two RFCs, by file name.
-fn corpus() -> Vec<(String, Vec<u8>)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
-    let mut all = Vec::new();
-    for directory in ["rfc4475", "rfc5118"] {
-        for entry in std::fs::read_dir(root.join(directory)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "sip") {
-                let name = format!("{directory}-{}", path.file_stem().unwrap().to_str().unwrap());
-                all.push((name, std::fs::read(&path).unwrap()));
-            }
+/// The torture messages as they are, none of whose hosts is ours, and what scanners send.
+fn strange() -> Vec<(String, Vec<u8>)> {
+    let directories = ["rfc4475", "rfc5118", "probes"];
+    let entries = directories.iter().flat_map(|directory| {
+        corpus::read(directory).into_iter().map(move |entry| (format!("{directory}-{}", entry.name), entry.bytes))
+    });
+    entries.collect()
+}
+
+/// What must be refused in silence, of the cases of one transport.
+fn refused(transport: &str) -> Vec<(String, Vec<u8>)> {
+    let silent = |case: &Case| case.answer.as_deref().unwrap_or_default().is_empty();
+    let none = |names: &[String]| !names.iter().any(|name| name == "pass");
+    let cases = evasion::cases().into_iter().map(|(_, case)| case);
+    cases
+        .filter(|case| case.transport == transport && none(&case.expect) && none(&case.then) && silent(case))
+        .map(|case| (case.id.clone(), case.message()))
+        .filter(|(_, bytes)| transport == "tcp" || bytes.len() <= 65_507) // what a datagram holds
+        .collect()
+}
+
+fn replaced(bytes: &[u8], what: &str, with: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = bytes;
+    while let Some(first) = rest.first() {
+        if let Some(after) = rest.strip_prefix(what.as_bytes()) {
+            out.extend(with.as_bytes());
+            rest = after;
+        } else {
+            out.push(*first);
+            rest = &rest[1..];
         }
     }
-    all.sort();
-    assert!(all.len() > 50, "the corpus is there");
-    all
+    out
 }
