@@ -1,12 +1,14 @@
-//! The system calls that have no safe form in std, tokio or socket2: datagrams in batches with the address of ours they
-//! came to, and the limit of descriptors. The only module with unsafe code.
+//! The calls that have no safe form in std, tokio or socket2: datagrams in batches with the address of ours they came to,
+//! waiting for them alone, and the limit of descriptors. The only module with unsafe code.
 #![allow(unsafe_code, reason = "recvmmsg, sendmmsg, setrlimit and two socket options are called through libc")]
 
 use std::io;
 use std::mem::{self, offset_of};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::ptr;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Datagrams in one call.
 pub(super) const BATCH: usize = 64;
@@ -181,6 +183,13 @@ pub(super) fn tell_local(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Waits for datagrams on a socket, and not for room to send: each sent datagram would wake its worker once more.
+pub(super) fn readable(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
+    // SAFETY: the UdpSocket owns its descriptor, and moves into the AsyncFd: it stays open, and the same, until that is
+    // dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+}
+
 /// Raises this process's limit of open descriptors to what the system allows it, and says how many that is.
 pub fn raise_descriptors() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -327,7 +336,6 @@ const FAMILY: usize = offset_of!(libc::sockaddr, sa_family);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::UdpSocket;
     use std::os::fd::AsFd as _;
 
     #[test]

@@ -36,8 +36,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tls::{About, Tls};
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 use worker::{InsideSocket, Worker};
 
@@ -89,7 +90,7 @@ impl Server {
     /// Runs until SIGTERM or SIGINT; SIGHUP loads the certificates again. An error is a worker that ended by itself.
     pub fn until_signal(mut self) -> Result<(), Error> {
         let failed = |error| Error::System("signals cannot be waited for", error);
-        let runtime = runtime()?;
+        let runtime = event_loop().build().map_err(no_event_loop)?;
         let result = runtime.block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
             let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -139,7 +140,10 @@ impl Server {
         let number = part.number;
         let run = move || {
             let told = Told { number, end };
-            let result = runtime().and_then(|runtime| LocalSet::new().block_on(&runtime, part.run(door, stopped)));
+            let result = event_loop()
+                .build_local(LocalOptions::default())
+                .map_err(no_event_loop)
+                .and_then(|runtime| runtime.block_on(part.run(door, stopped)));
             told.say(result);
         };
         let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(run);
@@ -340,9 +344,14 @@ impl Drop for Told {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Error> {
-    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    built.map_err(|error| Error::System("no event loop can be made", error))
+fn event_loop() -> Builder {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all();
+    builder
+}
+
+fn no_event_loop(error: io::Error) -> Error {
+    Error::System("no event loop can be made", error)
 }
 
 fn load_certificates(config: &Config) -> Result<Option<Tls>, Error> {

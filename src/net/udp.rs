@@ -1,6 +1,6 @@
 //! Datagrams: in batches from the socket to the proxy.
 
-use super::mmsg::Receiver;
+use super::mmsg::{self, Receiver};
 use super::worker::{Batch, Worker};
 use crate::flow::{Flow, FlowId, Side, Transport};
 use std::cell::RefCell;
@@ -8,7 +8,6 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::rc::Rc;
-use tokio::io::Interest;
 use tracing::debug;
 
 /// Serves one socket until it breaks. The receiver is shared by the sockets of a worker, none of which keeps anything
@@ -20,13 +19,16 @@ pub(super) async fn serve(
     bound: SocketAddr,
     side: Side,
 ) -> io::Result<()> {
-    let socket = tokio::net::UdpSocket::from_std(socket)?;
+    let socket = mmsg::readable(socket)?;
     loop {
-        socket.readable().await?;
-        let turn = || batch(&worker, &mut receiver.borrow_mut(), socket.as_fd(), bound, side);
-        match socket.try_io(Interest::READABLE, turn) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        let mut ready = socket.readable().await?;
+        let turn = batch(&worker, &mut receiver.borrow_mut(), socket.get_ref().as_fd(), bound, side);
+        match turn {
+            Ok(true) => {}
+            Ok(false) => {
+                ready.clear_ready();
+                continue;
+            }
             // Nothing that a peer or the network does breaks a datagram socket: note it, and take the next batch.
             Err(error) => debug!(%error, %bound, "datagrams not received"),
         }
@@ -35,25 +37,30 @@ pub(super) async fn serve(
     }
 }
 
-/// One turn: what has come is judged and answered. `WouldBlock` when there is no more.
+/// One turn: what has come is judged and answered; true if there may be more.
 fn batch(
     worker: &Worker,
     receiver: &mut Receiver,
     socket: BorrowedFd<'_>,
     bound: SocketAddr,
     side: Side,
-) -> io::Result<()> {
-    let more = match side {
-        Side::Outside => receiver.receive(socket)?,
+) -> io::Result<bool> {
+    let received = match side {
+        Side::Outside => receiver.receive(socket),
         Side::Inside => {
             // Nobody else's errors are taken in passing.
             let _turn = worker.asterisk.lock();
-            receiver.receive(socket)?
+            receiver.receive(socket)
         }
     };
-    worker.handle(&Received { receiver, bound, side });
-    // On the connected socket, an error may stand between datagrams: only the kernel knows when it is empty.
-    if more || side == Side::Inside { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    match received {
+        Ok(more) => {
+            worker.handle(&Received { receiver, bound, side });
+            Ok(more)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// What one call brought.
