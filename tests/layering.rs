@@ -1,4 +1,4 @@
-//! The walls of the house: the core decides and does nothing else.
+//! The walls of the house: the core decides and does nothing else, and no file outgrows its reader.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::path::{Path, PathBuf};
@@ -88,6 +88,14 @@ fn the_core_knows_no_outside_world() {
             assert!(named.is_none(), "src/{name}:{}: the core names {:?}: {line}", number + 1, named);
         }
         assert!(text.contains("#![forbid(unsafe_code)]"), "src/{name} does not forbid unsafe code");
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_400_lines_without_its_tests() {
+    for (name, text) in sources() {
+        let lines = without_tests(&text).lines().count();
+        assert!(lines <= 400 || name.ends_with("tests.rs"), "src/{name} has {lines} lines");
     }
 }
 

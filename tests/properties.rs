@@ -1,5 +1,5 @@
 //! What must hold for every message, cut and every way to write it.
-#![expect(clippy::indexing_slicing, reason = "a test may panic")]
+#![expect(clippy::indexing_slicing, clippy::string_slice, reason = "a test may panic")]
 
 mod kit;
 
@@ -213,4 +213,63 @@ fn renamed(line: &[u8], form: u8) -> Vec<u8> {
         _ => name.to_vec(),
     };
     [&name, value].concat()
+}
+
+/// What a message may cost is bounded by its size: short texts repeated up to the limit of the head, at every place where
+/// a parser looks for an end, take no more than linear time.
+#[test]
+fn no_message_takes_long() {
+    let repeated = [
+        ";a",
+        ";a=",
+        ";a=b",
+        "a,",
+        "a;,",
+        "<",
+        ">",
+        "\"",
+        "\\",
+        "%41",
+        "@",
+        ":",
+        "[",
+        "]",
+        " ",
+        "\t",
+        "\r\n ",
+        "\"a\",",
+        "<a>,",
+        "sip:",
+        ";x=\"y\"",
+        "?a=b&",
+        "=",
+        "/",
+        ";maddr",
+        "<sip:a@b>,",
+    ];
+    let mut slowest = (std::time::Duration::ZERO, String::new());
+    for name in ["options", "register", "invite"] {
+        let text = String::from_utf8_lossy(&GOOD[name]).into_owned();
+        let head = text.find("\r\n\r\n").unwrap_or(0);
+        let places: Vec<usize> = (0..head).filter(|&at| ":<>;@\" \r".contains(&text[at..=at])).collect();
+        for what in repeated {
+            for &at in &places {
+                let many = what.repeat((7800 - head) / what.len());
+                let bytes = format!("{}{many}{}", &text[..at], &text[at..]).into_bytes();
+                let mut stage = Stage::new();
+                // The best of three: the machine has other work.
+                let times = (0..3).map(|_| {
+                    let began = std::time::Instant::now();
+                    stage.receive(&outside(Transport::Udp), &bytes);
+                    began.elapsed()
+                });
+                let best = times.min().unwrap_or_default();
+                if best > slowest.0 {
+                    slowest = (best, format!("{what:?} at {at} of {name}"));
+                }
+            }
+        }
+    }
+    println!("the slowest: {slowest:?}");
+    assert!(slowest.0 < std::time::Duration::from_millis(20), "{slowest:?}");
 }
