@@ -269,7 +269,7 @@ fn judge(shared: &Shared, from: &Flow, message: &Message<'_>) -> Result<Verdict,
             Ok(Verdict { permit, way: Way::Back(sent) })
         }
         Start::Request { .. } => {
-            let path = Path::read(message, &plan.key, |host| policy.is_name(host));
+            let path = Path::read(message, &plan.key, |host| policy.is_name(host) || plan.is_here(from, host));
             Ok(Verdict { permit: policy.request(message, &path)?, way: Way::On(path) })
         }
     }

@@ -392,6 +392,25 @@ fn members_are_answered_where_the_rfc_asks_for_it_and_an_ack_never() {
 }
 
 #[test]
+fn an_address_of_ours_may_be_a_phones_outbound_proxy_and_no_other() {
+    let mut door = Door::new();
+    let udp = phone(Transport::Udp, 1024);
+    let call =
+        |route: &str| invite("sip:600@k7q2.sip.test", "SIP/2.0/UDP h;branch=z9hG4bKi1", &format!("Route: {route}\n"));
+    for route in ["<sip:198.51.100.1;lr>", "<sip:k7q2.sip.test:5060;lr>"] {
+        assert!(lines(&door.pass(&udp, &call(route)).1, "Route").is_empty());
+    }
+    for route in [
+        "<sip:198.51.100.2;lr>",
+        "<sip:198.51.100.1;lr>, <sip:198.51.100.2;lr>",
+        "<sip:198.51.100.1;maddr=198.51.100.2;lr>",
+        "x",
+    ] {
+        assert_eq!(door.play(&udp, &call(route)), (Outcome::Refused(Reason::Route), vec![]), "{route}");
+    }
+}
+
+#[test]
 fn a_request_that_has_been_here_is_a_loop() {
     let mut door = Door::new();
     let udp = phone(Transport::Udp, 1024);

@@ -16,7 +16,7 @@ pub struct Path {
     pub strict: bool,
     /// The leading Route values of ours, all consecutive ones.
     pub ours: usize,
-    /// A Route value that is neither ours nor a name.
+    /// A Route value that leads away: neither ours, nor a name, nor the address at which we were reached.
     pub foreign: bool,
     /// The last Route value: the Request-URI that a strict router moved there.
     pub last: Option<Range<usize>>,
@@ -24,7 +24,7 @@ pub struct Path {
 
 impl Path {
     /// Reads the Routes of a request. A Route that cannot be read is foreign.
-    pub fn read(message: &Message<'_>, key: &Key, is_name: impl Fn(&[u8]) -> bool) -> Self {
+    pub fn read(message: &Message<'_>, key: &Key, is_here: impl Fn(&[u8]) -> bool) -> Self {
         let mut path = Self::default();
         if let Some(leg) = message.uri().and_then(|uri| own(uri, key)) {
             path.leg = Some(leg);
@@ -48,7 +48,7 @@ impl Path {
                 None => {
                     leading = false;
                     path.foreign |=
-                        !(route.uri.is_sip() && is_name(route.uri.host) && route.uri.param(b"maddr").is_none());
+                        !(route.uri.is_sip() && is_here(route.uri.host) && route.uri.param(b"maddr").is_none());
                 }
             }
             path.last = Some(value);

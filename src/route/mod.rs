@@ -62,6 +62,14 @@ impl Plan {
         Flow { side: Side::Inside, transport: Transport::Udp, local: self.inside, remote: self.backend, id: FlowId(0) }
     }
 
+    /// Whether a host is the address at which this flow reached us: what a phone writes into its Route when an address is
+    /// set as its outbound proxy.
+    pub fn is_here(&self, flow: &Flow, host: &[u8]) -> bool {
+        let text = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host);
+        let ip = std::str::from_utf8(text).ok().and_then(|text| text.parse::<IpAddr>().ok());
+        ip.is_some_and(|ip| ip == flow.local.ip() || ip == self.advertised(flow))
+    }
+
     /// The address of ours that the peer of a flow can send media to.
     fn advertised(&self, flow: &Flow) -> IpAddr {
         let serves = |l: &&Listener| {
