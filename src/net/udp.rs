@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use tracing::debug;
 
@@ -55,7 +56,9 @@ fn batch(
     };
     match received {
         Ok(more) => {
-            worker.handle(&Received { receiver, bound, side });
+            // A message that meets a fault of the program takes its batch with it, as it would take its connection, but
+            // does not close the door. The panic has been printed.
+            let _ = catch_unwind(AssertUnwindSafe(|| worker.handle(&Received { receiver, bound, side })));
             Ok(more)
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),

@@ -114,8 +114,11 @@ impl Worker {
 
 impl Turn {
     fn judge(&mut self, now: Now, batch: &impl Batch) {
+        // All of it: a turn that panicked left its own behind.
         self.out.clear();
         self.origins.clear();
+        self.counts.clear();
+        self.lanes.iter_mut().for_each(Vec::clear);
         for at in 0..batch.len() {
             let count = batch.get(at).map(|(flow, bytes)| {
                 let outcome = self.proxy.receive(now, &flow, bytes, &mut self.out);

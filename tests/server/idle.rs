@@ -1,6 +1,6 @@
 //! Two thousand idle TLS phones on the real program: what one costs, and that nothing is left when they are gone.
 
-use crate::stage::{NAME, PATIENCE, Scratch, client, read_head, request, response, wait};
+use crate::stage::{NAME, PATIENCE, Scratch, client, read_head, request, response, until_closed, wait};
 use rustls::{ClientConnection, StreamOwned};
 use sipdoor::flow::Transport;
 use socket2::{Domain, Socket, Type};
@@ -17,7 +17,7 @@ const MOST: usize = 25_000;
 #[test]
 fn two_thousand_idle_phones_are_cheap_and_leave_nothing() {
     sipdoor::net::raise_descriptors().unwrap();
-    let door = Program::start();
+    let door = Program::start(None);
     // What the first ones cost is the program's own: tables, allocator, pages of code. What they leave is free for
     // those that follow, so that many are not counted.
     drop(door.phones(FIRST));
@@ -39,6 +39,19 @@ fn two_thousand_idle_phones_are_cheap_and_leave_nothing() {
     assert!(grown < 1000, "{grown} bytes for each phone are not given back");
 }
 
+/// Below the cap of the settings there is that of the system: what is over it is refused, and nothing breaks.
+#[test]
+fn with_few_descriptors_there_are_few_connections() {
+    let door = Program::start(Some(200));
+    for _ in 0..2 {
+        let phones = door.phones(72);
+        let mut refused = door.socket(0);
+        assert_eq!(until_closed(&mut refused), b"");
+        drop(phones);
+        door.wait_for_no_connection();
+    }
+}
+
 type Phone = StreamOwned<ClientConnection, TcpStream>;
 
 /// The real program, on loopback addresses of this process's own.
@@ -51,17 +64,21 @@ struct Program {
 }
 
 impl Program {
-    fn start() -> Self {
+    /// With this limit of descriptors.
+    fn start(descriptors: Option<u16>) -> Self {
         let scratch = Scratch::new();
         let made = sipdoor::certs::make(&[NAME.to_owned()]).unwrap();
         let path = |name: &str| scratch.0.join(name);
         std::fs::write(path("cert"), &made.cert).unwrap();
         std::fs::write(path("key"), &made.key).unwrap();
         let pid = std::process::id();
-        let address = Ipv4Addr::new(127, 99, (pid >> 8) as u8, (pid as u8).max(2));
+        let net = if descriptors.is_some() { 97 } else { 99 };
+        let address = Ipv4Addr::new(127, net, (pid >> 8) as u8, (pid as u8).max(2));
         let backend = UdpSocket::bind((address, 5080)).unwrap();
         backend.set_read_timeout(Some(PATIENCE)).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_sipdoor"))
+        let limit = descriptors.map_or(String::new(), |most| format!("ulimit -n {most};"));
+        let child = Command::new("sh")
+            .args(["-c", &format!("{limit} exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_sipdoor")])
             .args(["run", "--name", NAME, "--listen-tls", &format!("{address}:5061")])
             .args(["--backend", &format!("{address}:5080"), "--inside", &format!("{address}:5070")])
             .args([Path::new("--cert"), &path("cert"), Path::new("--key"), &path("key")])
@@ -79,7 +96,7 @@ impl Program {
         (0..count).map(|number| self.phone(number)).collect()
     }
 
-    fn phone(&self, number: usize) -> Phone {
+    fn socket(&self, number: usize) -> TcpStream {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         // One source may have 512 connections.
         let from = Ipv4Addr::new(127, 98, 0, u8::try_from(number / 400 + 1).unwrap());
@@ -87,7 +104,11 @@ impl Program {
         socket.connect(&self.at.into()).unwrap();
         let socket = TcpStream::from(socket);
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut phone = StreamOwned::new(client(&self.authority, NAME), socket);
+        socket
+    }
+
+    fn phone(&self, number: usize) -> Phone {
+        let mut phone = StreamOwned::new(client(&self.authority, NAME), self.socket(number));
         phone.write_all(request("OPTIONS", Transport::Tls, &format!("idle{number}"), "").as_bytes()).unwrap();
         let mut buffer = [0; 4096];
         let (length, inside) = self.backend.recv_from(&mut buffer).unwrap();

@@ -1,7 +1,12 @@
 //! The TLS gate: silence to whoever does not say the name, in whatever pieces the rest says it.
 
 use crate::stage::*;
-use rustls::{ClientConnection, StreamOwned};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use sipdoor::config::CertificateFiles;
 use sipdoor::flow::Transport;
 use sipdoor::gate::{Pass, Reason};
 use std::io::{Read as _, Write as _};
@@ -129,4 +134,100 @@ fn a_handshake_that_fails_after_the_name_is_counted_apart() {
     stream.write_all(b"\x17\x03\x03\x00\x05hello").unwrap();
     until_closed(&mut stream);
     stage.wait_refused(Transport::Tls, Reason::Handshake, 1);
+}
+
+/// A self-signed certificate in files of this name.
+fn certificate(stage: &Scratch, file: &str, name: &str, kind: &'static rcgen::SignatureAlgorithm) -> CertificateFiles {
+    let key = rcgen::KeyPair::generate_for(kind).unwrap();
+    let cert = rcgen::CertificateParams::new([name.to_owned()]).unwrap().self_signed(&key).unwrap();
+    let path = |end: &str| stage.0.join(format!("{file}.{end}"));
+    std::fs::write(path("pem"), cert.pem()).unwrap();
+    std::fs::write(path("key"), key.serialize_pem()).unwrap();
+    CertificateFiles { cert: path("pem"), key: path("key") }
+}
+
+#[test]
+fn the_certificate_is_for_the_name_and_for_what_the_client_can_verify() {
+    let files = Scratch::new();
+    let other = "z9.sip.test";
+    let stage = Stage::with(|config| {
+        config.names.push(other.into());
+        config.names.push("w4.wild.test".into());
+        config.certificates = vec![
+            certificate(&files, "rsa", NAME, &rcgen::PKCS_RSA_SHA256),
+            certificate(&files, "other", other, &rcgen::PKCS_ECDSA_P256_SHA256),
+            certificate(&files, "wild", "*.wild.test", &rcgen::PKCS_ECDSA_P256_SHA256),
+            certificate(&files, "ecdsa", NAME, &rcgen::PKCS_ECDSA_P256_SHA256),
+        ];
+    });
+    assert_eq!(stage.door.certificates().len(), 4);
+    let read = |file: &str| CertificateDer::from_pem_file(files.0.join(format!("{file}.pem"))).unwrap();
+    let ecdsa = rustls::crypto::aws_lc_rs::default_provider();
+    let mut rsa_suites = ecdsa.clone();
+    rsa_suites.cipher_suites.retain(|suite| format!("{:?}", suite.suite()).contains("ECDHE_RSA"));
+    let mut rsa_schemes = ecdsa.clone();
+    let all = rsa_schemes.signature_verification_algorithms;
+    let rsa_only: Vec<_> =
+        all.mapping.iter().filter(|(scheme, _)| format!("{scheme:?}").starts_with("RSA")).copied().collect();
+    rsa_schemes.signature_verification_algorithms.mapping = Vec::leak(rsa_only);
+    for (provider, name, expected) in [
+        (&ecdsa, NAME, "ecdsa"),
+        (&ecdsa, other, "other"),
+        (&ecdsa, "w4.wild.test", "wild"),
+        (&rsa_suites, NAME, "rsa"),
+        (&rsa_schemes, NAME, "rsa"),
+        // There is none for that name: the client may decide.
+        (&rsa_schemes, other, "rsa"),
+    ] {
+        let trusting = Arc::new(Trusting(provider.signature_verification_algorithms));
+        let config = ClientConfig::builder_with_provider(Arc::new(provider.clone()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(trusting)
+            .with_no_client_auth();
+        let client = ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
+        let mut stream = StreamOwned::new(client, connect(stage.at(Transport::Tls)));
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+        assert_eq!(stream.conn.peer_certificates().unwrap()[0], read(expected), "{name} wants {expected}");
+    }
+}
+
+/// Takes any certificate, for a look at it; signatures are checked.
+#[derive(Debug)]
+struct Trusting(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
 }
