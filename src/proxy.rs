@@ -343,7 +343,6 @@ fn refuse(shared: &Shared, message: &Message<'_>, from: &Flow, reason: Reason, o
         Reason::Extension => (420, "Bad Extension", unsupported.as_slice()),
         Reason::Gone => (480, "Temporarily Unavailable", b""),
         Reason::Unavailable => (503, "Service Unavailable", b"Retry-After: 5\r\n"),
-        Reason::TooBig => (513, "Message Too Large", b""),
         _ => (400, "Bad Request", b""),
     };
     let tag = shared.plan.key.to_tag(&[message.call_id, message.cseq, message.via.text]);

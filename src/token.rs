@@ -24,7 +24,11 @@ const MAC: usize = 8;
 
 /// The key of one door.
 #[derive(Clone)]
-pub struct Key([u8; 16]);
+pub struct Key {
+    bytes: [u8; 16],
+    /// For the hash that anyone can see the value of: what it gives away is not about the key of the tokens.
+    open: [u8; 16],
+}
 
 /// Keeps a value made for one place from being good in another.
 #[derive(Clone, Copy)]
@@ -43,6 +47,8 @@ enum Purpose {
 pub struct Return {
     /// The flow that the request came from.
     pub flow: Flow,
+    /// When it came: milliseconds since the Unix epoch.
+    pub asked: u64,
     /// The Request-URI was sips.
     pub sips: bool,
     /// The phone's binding, if it has one: its flow is the second choice.
@@ -79,12 +85,18 @@ pub struct Sent {
 
 impl Key {
     /// A key from its bytes.
-    pub const fn new(bytes: [u8; 16]) -> Self {
-        Self(bytes)
+    pub fn new(bytes: [u8; 16]) -> Self {
+        let half =
+            |number: u8| hash(SipHasher24::new_with_key(&bytes), Purpose::Transaction, &[&[number]]).to_be_bytes();
+        let mut open = [0; 16];
+        for (to, from) in open.iter_mut().zip(half(0).into_iter().chain(half(1))) {
+            *to = from;
+        }
+        Self { bytes, open }
     }
 
     fn mac(&self, purpose: Purpose, parts: &[&[u8]]) -> u64 {
-        hash(SipHasher24::new_with_key(&self.0), purpose, parts)
+        hash(SipHasher24::new_with_key(&self.bytes), purpose, parts)
     }
 
     /// The token of a contact, stable over reconnects: of the AoR and what names the phone.
@@ -96,7 +108,7 @@ impl Key {
     /// The transaction value of a request: the same for a retransmission, its CANCEL and the ACK to a non-2xx
     /// (RFC 3261 §16.11). It keeps transactions apart and authenticates nothing, so the faster hash does.
     pub fn transaction(&self, parts: &[&[u8]]) -> u64 {
-        hash(SipHasher13::new_with_key(&self.0), Purpose::Transaction, parts)
+        hash(SipHasher13::new_with_key(&self.open), Purpose::Transaction, parts)
     }
 
     /// The To tag of our own response (RFC 3261 §8.2.7: the same for a retransmission).
@@ -138,6 +150,7 @@ impl Return {
         let mut plain = Vec::with_capacity(64);
         plain.push(u8::from(self.sips) | u8::from(self.binding.is_some()) << 1);
         put_flow(&mut plain, &self.flow);
+        plain.extend_from_slice(&self.asked.to_be_bytes());
         put_token(&mut plain, self.binding.as_ref());
         for (token, uri) in &self.contacts {
             put_token(&mut plain, Some(token));
@@ -153,6 +166,7 @@ impl Return {
         let mut rest = plain.as_slice();
         let flags = byte(&mut rest)?;
         let flow = flow(&mut rest)?;
+        let asked = u64::from_be_bytes(*take(&mut rest)?);
         let binding = if flags & 2 == 0 { None } else { Some(token(&mut rest)?) };
         let mut contacts = Vec::new();
         while !rest.is_empty() {
@@ -162,7 +176,7 @@ impl Return {
             contacts.push((token, uri.to_vec()));
             rest = tail;
         }
-        Some(Self { flow, sips: flags & 1 != 0, binding, contacts })
+        Some(Self { flow, asked, sips: flags & 1 != 0, binding, contacts })
     }
 }
 
@@ -326,6 +340,7 @@ mod tests {
                 let leg = Leg { flow, binding, sips: true, contact_sips: false };
                 let back = Return {
                     flow,
+                    asked: 7,
                     sips: false,
                     binding,
                     contacts: vec![(hex(1), b"sip:a@b".to_vec()), (hex(2), vec![])],

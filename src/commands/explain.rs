@@ -122,6 +122,7 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::MaxForwards => "its Max-Forwards ran out (483)",
         Reason::Loop => "it has been here before (482)",
         Reason::Extension => "its Proxy-Require asks for what this door does not have (420)",
+        Reason::Contacts => "its Contacts cannot be read, or are more or longer than Asterisk takes (400)",
         Reason::Gone => "the phone that it is for is not registered (480)",
         Reason::Unavailable => "Asterisk does not answer (503)",
         Reason::NotTls | Reason::SniAbsent | Reason::SniIp | Reason::SniWrong | Reason::Handshake => {

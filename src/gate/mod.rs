@@ -60,6 +60,8 @@ pub enum Reason {
     Loop,
     /// Proxy-Require asks for what this proxy does not have: answered 420.
     Extension,
+    /// A REGISTER whose contacts cannot be read, or are more or longer than Asterisk takes: answered 400.
+    Contacts,
     /// The phone is gone, or unknown: answered 480 (OPTIONS: not at all).
     Gone,
     /// Asterisk does not answer at its address: answered 503.
@@ -69,11 +71,20 @@ pub enum Reason {
 impl Reason {
     /// Whether its sender is answered: one that passed the gate, and could not be served all the same.
     pub const fn is_answered(self) -> bool {
-        matches!(self, Self::Method | Self::MaxForwards | Self::Loop | Self::Extension | Self::Gone | Self::Unavailable)
+        matches!(
+            self,
+            Self::Method
+                | Self::MaxForwards
+                | Self::Loop
+                | Self::Extension
+                | Self::Contacts
+                | Self::Gone
+                | Self::Unavailable
+        )
     }
 
     /// Every reason, in policy order.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Banned,
         Self::TooMany,
         Self::Rate,
@@ -97,6 +108,7 @@ impl Reason {
         Self::MaxForwards,
         Self::Loop,
         Self::Extension,
+        Self::Contacts,
         Self::Gone,
         Self::Unavailable,
     ];
@@ -127,6 +139,7 @@ impl Reason {
             Self::MaxForwards => "max_forwards",
             Self::Loop => "loop",
             Self::Extension => "extension",
+            Self::Contacts => "contacts",
             Self::Gone => "gone",
             Self::Unavailable => "unavailable",
         }

@@ -8,7 +8,7 @@ use crate::sip::frame::looks_like_sip;
 use crate::sip::header::{Address, holds};
 use crate::sip::message::Message;
 use crate::sip::uri::{Uri, is_address};
-use crate::token::{ROUTE_USER, Sent};
+use crate::token::{BRANCH, ROUTE_USER, Sent};
 use ipnet::IpNet;
 use memchr::{memchr, memmem};
 use std::net::IpAddr;
@@ -45,6 +45,7 @@ pub struct Policy {
     deny: Vec<IpNet>,
     observe: bool,
     route: memmem::Finder<'static>,
+    branch: memmem::Finder<'static>,
 }
 
 impl Policy {
@@ -59,6 +60,7 @@ impl Policy {
             deny: config.gate.deny.clone(),
             observe: config.gate.observe,
             route: memmem::Finder::new(&mark).into_owned(),
+            branch: memmem::Finder::new(BRANCH),
         }
     }
 
@@ -92,17 +94,17 @@ impl Policy {
     }
 
     /// A cheap first look at a message from outside, before anything is parsed: a request whose start line does not hold
-    /// a name, and that holds no Route of ours, cannot pass, whatever else is in it. Most of the internet ends here.
+    /// a name, and that holds no Route of ours, cannot pass, nor can a response without a branch of ours, whatever else is
+    /// in them. Most of the internet ends here.
     pub fn glance(&self, bytes: &[u8]) -> Result<(), Reason> {
         let line = memchr(b'\n', bytes).and_then(|end| bytes.get(..end)).ok_or(Reason::NotSip)?;
         if !looks_like_sip(line) {
             return Err(Reason::NotSip);
         }
-        let response = line.get(..4).is_some_and(|four| four.eq_ignore_ascii_case(b"SIP/"));
-        let known = response
-            || self.observe
-            || self.names.iter().any(|name| holds(line, name))
-            || self.route.find(bytes).is_some();
+        if line.get(..4).is_some_and(|four| four.eq_ignore_ascii_case(b"SIP/")) {
+            return self.branch.find(bytes).map(drop).ok_or(Reason::Unsolicited);
+        }
+        let known = self.observe || self.names.iter().any(|name| holds(line, name)) || self.route.find(bytes).is_some();
         if known { Ok(()) } else { Err(Reason::UriHost) }
     }
 
@@ -114,9 +116,12 @@ impl Policy {
 
     /// Steps 7 and 9: a request from outside.
     pub fn request(&self, message: &Message<'_>, path: &Path) -> Result<Permit, Reason> {
-        let ack = message.method() == Some(b"ACK");
-        if path.leg.is_some() && (message.in_dialog() || ack) {
-            return self.method(message).map(|()| Permit::of(Pass::Dialog));
+        // Whoever was in one dialog holds its Route for ever: it opens the way of that dialog, and what never belongs to
+        // one still needs the name.
+        let outside = matches!(message.method(), Some(b"REGISTER" | b"PUBLISH"));
+        let within = message.in_dialog() || message.method() == Some(b"ACK");
+        if path.leg.is_some() && within && !outside && self.method(message).is_ok() {
+            return Ok(Permit::of(Pass::Dialog));
         }
         match self.by_name(message, path) {
             Ok(()) => Ok(Permit::of(Pass::Name)),

@@ -49,13 +49,15 @@ where
     let place = worker.door.flows.open();
     flow.id = place.id;
     let now = Instant::now();
+    let sizes = worker.door.limits.sizes;
+    let sizes = if matches!(stage, Stage::Inside) { sizes } else { sizes.stranger() };
     let mut connection = Connection {
         worker,
         io,
         flow,
         place,
         stage,
-        framer: Framer::new(worker.door.limits.sizes),
+        framer: Framer::new(sizes),
         rest: BytesMut::new(),
         sending: Bytes::new(),
         unflushed: false,
@@ -286,6 +288,7 @@ where
                     if !room.pass() {
                         return Err(Some((Reason::TooMany, 0)));
                     }
+                    self.framer.allow(self.worker.door.limits.sizes);
                     Stage::Passed { _room: room }
                 }
                 other => other,

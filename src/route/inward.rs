@@ -7,7 +7,7 @@ use crate::gate::{Path, Permit, Reason};
 use crate::sip::header::{Address, Name};
 use crate::sip::message::Start;
 use crate::sip::reply;
-use crate::sip::uri::Scheme;
+use crate::sip::uri::{Scheme, Uri};
 use crate::token::{CONTACT_PARAM, Leg, ROUTE_USER, Return, Sent, VIA_PARAM, hex};
 use std::io::Write as _;
 
@@ -31,7 +31,7 @@ impl Hop<'_, '_> {
         let lasting = self.from.transport.is_stream() || begins;
         let binding = lasting.then(|| self.plan.bindings.on(self.from, &aor(&self.message.from.uri))).flatten();
         let sips = self.message.uri().is_some_and(|uri| uri.scheme == Scheme::Sips);
-        self.push_via(&Return { flow: *self.from, sips, binding, contacts });
+        self.push_via(&Return { flow: *self.from, asked: self.now.0, sips, binding, contacts });
         if begins {
             let contact_sips = self.message.values(Name::Contact).flatten().next().is_some_and(|value| {
                 Address::parse(self.message.at(value)).is_ok_and(|contact| contact.uri.scheme == Scheme::Sips)
@@ -65,13 +65,7 @@ impl Hop<'_, '_> {
         let Start::Request { uri, uri_at, .. } = &self.message.start else { return };
         let last = path.last.clone().filter(|_| path.strict);
         match last.and_then(|value| Address::parse(self.message.at(value)).ok()) {
-            Some(target) => self.edits.replace(uri_at.clone(), |text| match target.uri.scheme {
-                Scheme::Sips => {
-                    text.extend_from_slice(b"sip");
-                    text.extend_from_slice(target.uri.text.get(4..).unwrap_or_default());
-                }
-                Scheme::Sip | Scheme::Other => text.extend_from_slice(target.uri.text),
-            }),
+            Some(target) => self.edits.replace(uri_at.clone(), |text| strict_target(&target.uri, text)),
             None => {
                 self.scheme(uri, uri_at.start, Scheme::Sips);
                 self.drop_params(uri, uri_at.start, &STEERING);
@@ -120,6 +114,21 @@ impl Hop<'_, '_> {
             if stripped || also(field.name) {
                 self.edits.delete(field.line());
             }
+        }
+    }
+}
+
+/// The Request-URI that a strict router moved into its last Route: sip, without what steers Asterisk, and without the
+/// headers that no Request-URI has (§19.1.1).
+fn strict_target(uri: &Uri<'_>, text: &mut Vec<u8>) {
+    let sips = uri.scheme == Scheme::Sips;
+    text.extend_from_slice(if sips { b"sip" } else { b"" });
+    text.extend_from_slice(uri.bare().get(if sips { 4.. } else { 0.. }).unwrap_or_default());
+    for param in uri.params.split(|&b| b == b';').skip(1) {
+        let name = param.split(|&b| b == b'=').next().unwrap_or_default();
+        if !STEERING.iter().any(|steering| steering.eq_ignore_ascii_case(name)) {
+            text.push(b';');
+            text.extend_from_slice(param);
         }
     }
 }

@@ -65,9 +65,7 @@ impl Plan {
     /// Whether a host is the address at which this flow reached us: what a phone writes into its Route when an address is
     /// set as its outbound proxy.
     pub fn is_here(&self, flow: &Flow, host: &[u8]) -> bool {
-        let text = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host);
-        let ip = std::str::from_utf8(text).ok().and_then(|text| text.parse::<IpAddr>().ok());
-        ip.is_some_and(|ip| ip == flow.local.ip() || ip == self.advertised(flow))
+        address(host).is_some_and(|ip| ip == flow.local.ip() || ip == self.advertised(flow))
     }
 
     /// The address of ours that the peer of a flow can send media to.
@@ -217,22 +215,28 @@ fn aor(uri: &Uri<'_>) -> String {
     text
 }
 
+/// The address that a host is, if it is one.
+fn address(host: &[u8]) -> Option<IpAddr> {
+    let text = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host);
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 /// Appends a number.
 fn number(text: &mut Vec<u8>, value: usize) {
     // Writing into a Vec cannot fail.
     let _ = write!(text, "{value}");
 }
 
-/// The contacts of a message with where each stands, `*` left out; one that cannot be read makes all malformed.
-fn contacts<'m>(message: &Message<'m>) -> Result<Vec<(Range<usize>, Address<'m>)>, Reason> {
-    let mut all = Vec::new();
-    for field in message.all(Name::Contact).filter(|field| message.at(field.value()) != b"*") {
+/// The contacts of a message with where each stands, `*` left out.
+fn contacts<'m>(message: &Message<'m>) -> impl Iterator<Item = Result<(Range<usize>, Address<'m>), Reason>> {
+    let bytes = message.bytes;
+    let lists = message.all(Name::Contact).filter(move |field| bytes.get(field.value()) != Some(b"*"));
+    lists.flat_map(move |field| {
         let at = field.value().start;
-        for value in list(message.at(field.value())) {
+        list(bytes.get(field.value()).unwrap_or_default()).map(move |value| {
             let value = value?;
             let value = at + value.start..at + value.end;
-            all.push((value.clone(), Address::parse(message.at(value))?));
-        }
-    }
-    Ok(all)
+            Ok((value.clone(), Address::parse(bytes.get(value).unwrap_or_default())?))
+        })
+    })
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::inward::RecordRoute;
-use super::{Hop, register, sdp};
+use super::{Hop, address, register, sdp};
 use crate::bindings::{Binding, Token};
 use crate::flow::{Flow, Outbox, Transport};
 use crate::gate::{Path, Permit, Reason};
@@ -91,16 +91,16 @@ impl Hop<'_, '_> {
 
     /// Asterisk with rewrite_contact=yes takes the door's own address for the phone's.
     fn is_inside(&self, uri: &Uri<'_>) -> bool {
-        uri.port == Some(self.plan.inside.port()) && uri.host == self.plan.inside.ip().to_string().as_bytes()
+        uri.port == Some(self.plan.inside.port()) && address(uri.host) == Some(self.plan.inside.ip())
     }
 
     fn push_via_outward(&mut self, to: &Flow, binding: Option<Token>, name: &str) {
         let inside = self.from.transport.is_stream().then_some(*self.from);
         let sent = Sent { transaction: self.transaction(), source: self.plan.key.source(to), binding, inside };
-        let (address, key) = (self.plan.advertised(to), &self.plan.key);
+        let (local, key) = (self.plan.advertised(to), &self.plan.key);
         self.edits.insert(self.message.first_field, |text| {
             let _ = write!(text, "Via: SIP/2.0/{} ", to.transport.via());
-            let _ = match (to.transport, address) {
+            let _ = match (to.transport, local) {
                 // A phone that has lost the connection comes back with the name in its ClientHello.
                 (Transport::Tls, _) => write!(text, "{name}"),
                 (_, std::net::IpAddr::V4(ip)) => write!(text, "{ip}"),

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Hop, aor, contacts};
-use crate::bindings::{Binding, Token};
+use crate::bindings::{Binding, Report, Token};
 use crate::gate::Reason;
 use crate::sip::header::{Address, Name};
 use crate::token::{CONTACT_PARAM, Return, parse_token};
@@ -19,9 +19,13 @@ const LONGEST_CONTACT: usize = 512;
 pub(super) fn rewrite(hop: &mut Hop<'_, '_>) -> Result<Vec<(Token, Vec<u8>)>, Reason> {
     let aor = aor(&hop.message.to.uri);
     let mut given = Vec::new();
-    for (at, contact) in contacts(hop.message)?.into_iter().filter(|(_, contact)| contact.uri.is_sip()) {
+    for contact in contacts(hop.message) {
+        let (at, contact) = contact.map_err(|_| Reason::Contacts)?;
+        if !contact.uri.is_sip() {
+            continue;
+        }
         if given.len() == MOST_CONTACTS || contact.uri.text.len() > LONGEST_CONTACT {
-            return Err(Reason::TooBig);
+            return Err(Reason::Contacts);
         }
         let token = token(hop, &aor, &contact, given.is_empty());
         let known = hop.plan.bindings.get(&token);
@@ -68,7 +72,12 @@ pub(super) fn restore(hop: &mut Hop<'_, '_>, back: &Return) {
     let aor = aor(&hop.message.to.uri);
     let (mut fresh, mut present) = (Vec::new(), Vec::new());
     let mut lines = Vec::new();
-    for (_, contact) in contacts(hop.message).unwrap_or_default() {
+    let mut whole = true;
+    for contact in contacts(hop.message) {
+        let Ok((_, contact)) = contact else {
+            whole = false;
+            continue;
+        };
         let Some(token) = contact.uri.param(CONTACT_PARAM).and_then(parse_token) else { continue };
         present.push(token);
         let own = back.contacts.iter().find(|(given, _)| *given == token).map(|(_, uri)| uri.clone());
@@ -96,7 +105,8 @@ pub(super) fn restore(hop: &mut Hop<'_, '_>, back: &Return) {
         let lines = std::mem::take(&mut lines);
         hop.edits.replace(field.line(), |text| text.extend_from_slice(&lines));
     }
-    hop.plan.bindings.update(&aor, fresh, &present);
+    let present = whole.then_some(present);
+    hop.plan.bindings.update(Report { aor: &aor, asked: back.asked, fresh, present });
 }
 
 /// For how many seconds Asterisk keeps a contact.

@@ -15,6 +15,13 @@ pub struct Sizes {
     pub headers: usize,
 }
 
+impl Sizes {
+    /// For a peer that has not passed the gate: a call's first message fits, and strangers hold no more memory than that.
+    pub fn stranger(self) -> Self {
+        Self { message: self.message.min(self.head.saturating_mul(2)), ..self }
+    }
+}
+
 impl Default for Sizes {
     fn default() -> Self {
         Self { head: 8 << 10, message: 64 << 10, headers: 128 }
@@ -56,6 +63,11 @@ impl Framer {
     /// A framer at the start of a stream.
     pub const fn new(sizes: Sizes) -> Self {
         Self { sizes, need: Need::Start { half: false } }
+    }
+
+    /// From now on messages may be as large as this.
+    pub const fn allow(&mut self, sizes: Sizes) {
+        self.sizes = sizes;
     }
 
     /// Looks at the unconsumed bytes of the stream. After anything but [`Step::More`] the caller drops what the step
