@@ -174,7 +174,8 @@ fn same_hosts(message: &Message<'_>, seen: &lenient::Seen) -> Result<(), String>
         ("From", strict(&message.from.uri), &seen.from),
         ("To", strict(&message.to.uri), &seen.to),
     ] {
-        must!(strict.is_none() || strict == *seen, "another host in {what}: {strict:?} and {seen:?}");
+        let text = |host: &Option<Vec<u8>>| host.as_ref().map(|host| host.escape_ascii().to_string());
+        must!(strict.is_none() || strict == *seen, "another host in {what}: {:?} and {:?}", text(&strict), text(seen));
     }
     must!(seen.head == message.head, "the body begins at {} and at {}", message.head, seen.head);
     must!(seen.length.is_none_or(|length| length == message.body().len()), "another length: {:?}", seen.length);
