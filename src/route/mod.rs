@@ -169,7 +169,7 @@ impl Hop<'_, '_> {
 
     /// Takes URI parameters out of a URI that stands at `at`.
     fn drop_params(&mut self, uri: &Uri<'_>, at: usize, names: &[&[u8]]) {
-        for span in names.iter().filter_map(|name| uri.param_span(name)) {
+        for span in names.iter().flat_map(|name| uri.param_spans(name)) {
             self.edits.delete(at + span.start..at + span.end);
         }
     }

@@ -95,7 +95,7 @@ fn index(bytes: &[u8], head: usize, most: usize, fields: &mut Vec<Field>) -> Res
     let text = bytes.get(..head - 2).unwrap_or_default();
     // A NUL or other control character, or a CR inside a line, ends the line for some readers.
     let bare = |at: usize| text.get(at + 1) != Some(&b'\n');
-    if has_control(text) || memchr_iter(b'\r', text).any(bare) {
+    if memchr_iter(b'\r', text).any(bare) || has_control(text) && !text.split(|&b| b == b'\n').all(is_escaped) {
         return Err(Reason::Ambiguous);
     }
     let mut at = 0;
@@ -138,6 +138,25 @@ fn has_control(text: &[u8]) -> bool {
         (below | (delete.wrapping_sub(ONES) & !delete)) & (ONES * 0x80) != 0
     });
     suspects.any(|bytes| slow(bytes)) || slow(rest)
+}
+
+/// Whether every control character of a line stands in a quoted display name, behind a backslash: the one place where it
+/// may (§25.1 quoted-pair; RFC 4475 §3.1.1.2).
+fn is_escaped(line: &[u8]) -> bool {
+    if !has_control(line) {
+        return true;
+    }
+    let (name, value) = line.split_at_checked(memchr(b':', line).unwrap_or(0)).unwrap_or_default();
+    let mut quoted = false;
+    let mut pair = false;
+    let mut plain =
+        matches!(Name::of(name.trim_ascii_end()), Name::From | Name::To | Name::Contact) && !has_control(name);
+    for &b in value {
+        plain &= pair || !has_control(&[b]);
+        quoted ^= b == b'"' && !pair;
+        pair = quoted && b == b'\\' && !pair;
+    }
+    plain && !quoted
 }
 
 fn field(bytes: &[u8], start: usize, line: &[u8]) -> Option<Field> {

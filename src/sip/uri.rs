@@ -86,17 +86,17 @@ impl<'a> Uri<'a> {
         self.scheme != Scheme::Other
     }
 
-    /// The value of a URI parameter, names compared without case (§19.1.4); `Some("")` for one without a value.
+    /// The value of a URI parameter, names compared without case and escapes (§19.1.4); `Some("")` for one without a
+    /// value.
     pub fn param(&self, name: &[u8]) -> Option<&'a [u8]> {
-        let (_, found) = self.find_param(name)?;
+        let (_, found) = self.find_params(name).next()?;
         Some(found.iter().position(|&b| b == b'=').and_then(|eq| found.get(eq + 1..)).unwrap_or_default())
     }
 
-    /// Where a parameter stands in [`Self::text`], its `;` included.
-    pub fn param_span(&self, name: &[u8]) -> Option<Range<usize>> {
-        let (at, found) = self.find_param(name)?;
-        let start = self.text.len() - self.headers.len() - self.params.len() + at;
-        Some(start..start + 1 + found.len())
+    /// Where a parameter stands in [`Self::text`], its `;` included: every time, though it may stand once only.
+    pub fn param_spans(&self, name: &[u8]) -> impl Iterator<Item = Range<usize>> {
+        let params = self.text.len() - self.headers.len() - self.params.len();
+        self.find_params(name).map(move |(at, found)| params + at..params + at + 1 + found.len())
     }
 
     /// `scheme:user@host:port`, the part before parameters and headers.
@@ -104,17 +104,38 @@ impl<'a> Uri<'a> {
         self.text.get(..self.text.len() - self.params.len() - self.headers.len()).unwrap_or(self.text)
     }
 
-    fn find_param(&self, name: &[u8]) -> Option<(usize, &'a [u8])> {
-        let mut at = 0;
-        for param in self.params.get(1..)?.split(|&b| b == b';') {
-            let key = param.split(|&b| b == b'=').next().unwrap_or_default();
-            if key.eq_ignore_ascii_case(name) {
-                return Some((at, param));
-            }
-            at += param.len() + 1;
-        }
-        None
+    fn find_params(&self, name: &[u8]) -> impl Iterator<Item = (usize, &'a [u8])> {
+        let mut next = 0;
+        let list = self.params.get(1..).map(|list| list.split(|&b| b == b';')).into_iter().flatten();
+        let placed = list.map(move |param| {
+            let at = next;
+            next += param.len() + 1;
+            (at, param)
+        });
+        placed.filter(move |(_, param)| is_named(param.split(|&b| b == b'=').next().unwrap_or_default(), name))
     }
+}
+
+/// Whether a parameter's name, whose escapes readers undo, is `name`.
+fn is_named(key: &[u8], name: &[u8]) -> bool {
+    if !key.contains(&b'%') {
+        return key.eq_ignore_ascii_case(name);
+    }
+    let mut rest = key;
+    let plain = std::iter::from_fn(|| {
+        let (b, tail) = match rest {
+            [b'%', a, b, tail @ ..] => (hex(*a)? << 4 | hex(*b)?, tail),
+            [b, tail @ ..] => (*b, tail),
+            [] => return None,
+        };
+        rest = tail;
+        Some(b.to_ascii_lowercase())
+    });
+    plain.eq(name.iter().map(u8::to_ascii_lowercase))
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 /// A URI of another scheme: visible characters that cannot end what holds it.
@@ -232,7 +253,7 @@ mod tests {
             (uri.param(b"lr"), uri.param(b"transport"), uri.param(b"x")),
             (Some(&b""[..]), Some(&b"tls"[..]), None)
         );
-        assert_eq!(&uri.text[uri.param_span(b"transport").unwrap()], b";transport=tls");
+        assert_eq!(&uri.text[uri.param_spans(b"transport").next().unwrap()], b";transport=tls");
         assert_eq!(uri.bare(), b"sip:user;par=u%40x@good.example:5061");
         let v6 = Uri::parse(b"SIPS:[2001:db8::9:1]:5070;x").unwrap();
         assert_eq!((v6.scheme, v6.host, v6.port, v6.user), (Scheme::Sips, &b"[2001:db8::9:1]"[..], Some(5070), None));

@@ -7,6 +7,7 @@ use sipdoor::flow::Transport;
 use sipdoor::sip::check::Second;
 use sipdoor::sip::frame::{Framer, Sizes, Step};
 use sipdoor::sip::message::{Message, Reader};
+use std::cell::RefCell;
 
 /// What breaks no rule.
 pub type Checked<T = ()> = Result<T, String>;
@@ -93,19 +94,38 @@ fn views(message: &Message<'_>) -> Checked {
 
 /// A message from outside: what the gate lets in is what everybody behind it reads.
 pub fn decide(bytes: &[u8]) -> Checked {
-    let mut stage = Stage::new();
-    for transport in [Transport::Udp, Transport::Tcp] {
-        Judge::default().play(&mut stage, &outside(transport), bytes)?;
-    }
-    Ok(())
+    on_stage(|stage| {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            Judge::default().play(stage, &outside(transport), bytes)?;
+        }
+        Ok(())
+    })
 }
 
 /// A message from either side, to a door that knows a phone and its calls.
 pub fn route(bytes: &[u8]) -> Checked {
-    let mut stage = Stage::new();
-    conversation(&mut stage);
-    for from in [outside(Transport::Udp), asterisk()] {
-        Judge::default().play(&mut stage, &from, bytes)?;
+    on_stage(|stage| {
+        for from in [outside(Transport::Udp), asterisk()] {
+            Judge::default().play(stage, &from, bytes)?;
+        }
+        Ok(())
+    })
+}
+
+/// A door that knows a phone and its calls; now and then a fresh one, in case it was talked out of knowing them.
+fn on_stage(play: impl FnOnce(&mut Stage) -> Checked) -> Checked {
+    thread_local! {
+        static STAGE: RefCell<(u32, Option<Stage>)> = const { RefCell::new((0, None)) };
     }
-    Ok(())
+    STAGE.with_borrow_mut(|(plays, stage)| {
+        *plays += 1;
+        if *plays % 512 == 0 {
+            *stage = None;
+        }
+        play(stage.get_or_insert_with(|| {
+            let mut stage = Stage::new();
+            conversation(&mut stage);
+            stage
+        }))
+    })
 }

@@ -8,6 +8,7 @@ use sipdoor::proxy::Outcome;
 use sipdoor::sip::check::Second;
 use sipdoor::sip::frame::{Framer, Sizes, Step};
 use sipdoor::sip::message::{Message, Reader};
+use std::sync::LazyLock;
 
 /// What the door adds does not count against the limits of what it reads.
 const AMPLE: Sizes = Sizes { head: 48 << 10, message: 128 << 10, headers: 256 };
@@ -98,6 +99,16 @@ impl Judge {
         let output = self.output.read(sent, AMPLE, true).map_err(|r| r.name().to_owned())?;
         must!(input.body() == output.body(), "the body was changed");
         must!(input.call_id == output.call_id && input.cseq == output.cseq, "Call-ID or CSeq was changed");
+        for name in lenient::names(sent) {
+            // A Route in a response means nothing to anybody.
+            let taken = stripped(&name) || name == b"route" && by != Pass::Response;
+            must!(!taken, "{:?} went in", String::from_utf8_lossy(&name));
+        }
+        for uri in output.uri().into_iter().chain([&output.to.uri]).filter(|_| by == Pass::Name) {
+            for steering in ["fdt", "line", "maddr"] {
+                must!(!lenient::has_param(uri.params, steering), "{steering} went in:\n{}", super::shown(sent));
+            }
+        }
         for habits in Habits::ALL {
             // A reader may differ about the end of a datagram that says less than it holds, not about the hosts.
             let mut seen = lenient::read(bytes, habits);
@@ -147,6 +158,15 @@ fn topped(sent: &[u8]) -> Option<Vec<u8>> {
     Some([&sent[..start], b"Via: SIP/2.0/UDP top\r\n", &sent[start..]].concat())
 }
 
+/// Whether the built-in settings take a header field out of outside traffic.
+fn stripped(name: &[u8]) -> bool {
+    static STRIP: LazyLock<Vec<String>> = LazyLock::new(|| super::stage::config().gate.strip);
+    STRIP.iter().any(|pattern| match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start.as_bytes()),
+        None => name == pattern.as_bytes(),
+    })
+}
+
 fn same_hosts(message: &Message<'_>, seen: &lenient::Seen) -> Result<(), String> {
     let strict = |uri: &sipdoor::sip::uri::Uri<'_>| uri.is_sip().then(|| uri.host.to_ascii_lowercase());
     for (what, strict, seen) in [
@@ -154,7 +174,8 @@ fn same_hosts(message: &Message<'_>, seen: &lenient::Seen) -> Result<(), String>
         ("From", strict(&message.from.uri), &seen.from),
         ("To", strict(&message.to.uri), &seen.to),
     ] {
-        must!(strict.is_none() || strict == *seen, "another host in {what}: {strict:?} and {seen:?}");
+        let text = |host: &Option<Vec<u8>>| host.as_ref().map(|host| host.escape_ascii().to_string());
+        must!(strict.is_none() || strict == *seen, "another host in {what}: {:?} and {:?}", text(&strict), text(seen));
     }
     must!(seen.head == message.head, "the body begins at {} and at {}", message.head, seen.head);
     must!(seen.length.is_none_or(|length| length == message.body().len()), "another length: {:?}", seen.length);

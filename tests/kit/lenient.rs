@@ -61,6 +61,26 @@ pub fn read(message: &[u8], habits: Habits) -> Seen {
     seen
 }
 
+/// The names of the header fields, lower case, as the most lenient reader of all sees them.
+pub fn names(message: &[u8]) -> Vec<Vec<u8>> {
+    let (lines, _) = lines(message, true);
+    let name = |line: &Vec<u8>| line.split(|&b| b == b':').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    lines.iter().skip(1).map(name).collect()
+}
+
+/// Whether a URI's parameters hold one of this name, escapes undone.
+pub fn has_param(params: &[u8], name: &str) -> bool {
+    let mut plain = Vec::new();
+    let mut rest = params;
+    while let Some((&b, tail)) = rest.split_first() {
+        let code = rest.get(1..3).filter(|_| b == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        let code = code.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        plain.push(code.unwrap_or(b).to_ascii_lowercase());
+        rest = if code.is_some() { &rest[3..] } else { tail };
+    }
+    plain.split(|&b| b == b';').any(|param| param.split(|&b| b == b'=').next() == Some(name.as_bytes()))
+}
+
 /// The lines of the head, folded ones joined, and where the body begins.
 fn lines(message: &[u8], bare: bool) -> (Vec<Vec<u8>>, usize) {
     let mut lines: Vec<Vec<u8>> = Vec::new();

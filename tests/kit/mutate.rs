@@ -117,7 +117,7 @@ pub fn conversation(stage: &mut Stage) -> Vec<Seed> {
 }
 
 /// Text that has meant something to some reader.
-const WORDS: [&str; 44] = [
+const WORDS: [&str; 47] = [
     "\r\n",
     "\n",
     "\r",
@@ -153,6 +153,9 @@ const WORDS: [&str; 44] = [
     ";tag=t",
     ";fdt=0123456789abcdef",
     ";line=x",
+    ";l%69ne=x;line=y",
+    ";m%41ddr=192.0.2.66",
+    "\\\0",
     "sip:",
     "sips:",
     "tel:1",
