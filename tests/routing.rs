@@ -305,6 +305,41 @@ fn a_dialog_from_a_phone_goes_on_by_its_routes() {
 }
 
 #[test]
+fn a_dialogs_route_opens_neither_a_registration_nor_an_unknown_method() {
+    let mut door = Door::new();
+    let udp = phone(Transport::Udp, 1024);
+    let (_, request) = door.pass(&udp, &invite("sip:600@k7q2.sip.test", "SIP/2.0/UDP h;branch=z9hG4bKi1", ""));
+    let within = |method: &str| {
+        format!(
+            "{method} sip:127.0.0.1 SIP/2.0\nVia: SIP/2.0/UDP h;branch=z9hG4bKx\nRoute: {}\nFrom: <sip:a@x>;tag=1\nTo: <sip:b@x>;tag=2\n\
+             Call-ID: x\nCSeq: 1 {method}\n\n",
+            lines(&request, "Record-Route")[1]
+        )
+    };
+    assert_eq!(door.play(&udp, &within("BYE")).0, Outcome::Passed(Pass::Dialog));
+    for method in ["REGISTER", "PUBLISH", "FROB"] {
+        assert_eq!(door.play(&udp, &within(method)), (Outcome::Refused(Reason::UriHost), vec![]), "{method}");
+    }
+}
+
+#[test]
+fn a_nat_gives_the_port_of_one_phone_to_the_next() {
+    let mut door = Door::new();
+    let first = phone(Transport::Udp, 1024);
+    door.register(&first, "");
+    let call = invite("sip:600@k7q2.sip.test", "SIP/2.0/UDP h;branch=z9hG4bKi1", "").replace("sip:107@", "sip:108@");
+    let (_, request) = door.pass(&first, &call);
+    door.register(&phone(Transport::Udp, 3000), "");
+    let routes = lines(&request, "Record-Route");
+    let bye = format!(
+        "BYE sip:108@192.168.1.6 SIP/2.0\nVia: SIP/2.0/UDP 127.0.0.1:5080;branch=z9hG4bKb\nRoute: {}\nRoute: {}\n\
+         From: <sip:a@b>;tag=as\nTo: <sip:c@d>;tag=f\nCall-ID: call@phone\nCSeq: 8 BYE\n\n",
+        routes[0], routes[1]
+    );
+    assert_eq!(door.pass(&asterisk(), &bye).0, first);
+}
+
+#[test]
 fn a_call_to_a_phone_keeps_the_number_asterisk_dialled() {
     let mut door = Door::new();
     let udp = phone(Transport::Udp, 1024);

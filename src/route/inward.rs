@@ -7,7 +7,7 @@ use crate::gate::{Path, Permit, Reason};
 use crate::sip::header::{Address, Name};
 use crate::sip::message::Start;
 use crate::sip::reply;
-use crate::sip::uri::{Scheme, Uri};
+use crate::sip::uri::{Scheme, Uri, is_named};
 use crate::token::{CONTACT_PARAM, Leg, ROUTE_USER, Return, Sent, VIA_PARAM, hex};
 use std::io::Write as _;
 
@@ -126,7 +126,7 @@ fn strict_target(uri: &Uri<'_>, text: &mut Vec<u8>) {
     text.extend_from_slice(uri.bare().get(if sips { 4.. } else { 0.. }).unwrap_or_default());
     for param in uri.params.split(|&b| b == b';').skip(1) {
         let name = param.split(|&b| b == b'=').next().unwrap_or_default();
-        if !STEERING.iter().any(|steering| steering.eq_ignore_ascii_case(name)) {
+        if !STEERING.iter().any(|steering| is_named(name, steering)) {
             text.push(b';');
             text.extend_from_slice(param);
         }

@@ -117,7 +117,7 @@ impl<'a> Uri<'a> {
 }
 
 /// Whether a parameter's name, whose escapes readers undo, is `name`.
-fn is_named(key: &[u8], name: &[u8]) -> bool {
+pub fn is_named(key: &[u8], name: &[u8]) -> bool {
     if !key.contains(&b'%') {
         return key.eq_ignore_ascii_case(name);
     }

@@ -144,11 +144,9 @@ fn answered(reason: Reason) -> bool {
             | Reason::MaxForwards
             | Reason::Loop
             | Reason::Extension
+            | Reason::Contacts
             | Reason::Gone
             | Reason::Unavailable
-            | Reason::TooBig
-            | Reason::Malformed
-            | Reason::Ambiguous
     )
 }
 
