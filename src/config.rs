@@ -193,7 +193,7 @@ pub struct Limits {
     pub per_source_new: usize,
     /// Connections of one source (a /64 for IPv6) that have.
     pub per_source: usize,
-    /// Messages and connections per second and source, 0 for no limit.
+    /// New connections, and datagrams of anyone but a registered phone, per second and source; 0 for no limit.
     pub rate: u32,
     /// Registered contacts held at most.
     pub bindings: usize,

@@ -131,7 +131,7 @@ impl Proxy {
     /// `out` is appended to, never cleared here.
     pub fn receive(&mut self, now: Now, from: &Flow, bytes: &[u8], out: &mut Outbox) -> Outcome {
         if from.side == Side::Outside
-            && let Err(reason) = self.admit(now, from.remote.ip())
+            && let Err(reason) = self.hear(now, from)
         {
             return Outcome::Refused(reason);
         }
@@ -174,6 +174,14 @@ impl Proxy {
             }
         }
         Outcome::Refused(reason)
+    }
+
+    /// Gate step 1 for one message. A source address of a datagram is easily forged: the flood of a stranger must not
+    /// silence a registered phone, nor a connection that was admitted.
+    fn hear(&mut self, now: Now, from: &Flow) -> Result<(), Reason> {
+        let shared = &self.shared;
+        let known = shared.rate == 0 || from.transport.is_stream() || shared.plan.bindings.knows(from);
+        if known { shared.policy.source(from.remote.ip()) } else { self.admit(now, from.remote.ip()) }
     }
 
     fn keep_alive(&self, from: &Flow, bytes: &[u8], out: &mut Outbox) -> Option<Outcome> {

@@ -488,6 +488,21 @@ fn what_could_not_be_delivered_is_told_to_its_sender() {
 }
 
 #[test]
+fn a_flood_in_the_name_of_a_phone_does_not_silence_it() {
+    let mut config = config();
+    config.limits.rate = 5;
+    let mut door = Door::with(config, Vec::new());
+    let (udp, tls) = (phone(Transport::Udp, 1024), phone(Transport::Tls, 40_000));
+    door.register(&udp, "");
+    let call = invite("sip:600@k7q2.sip.test", "SIP/2.0/UDP h;branch=z9hG4bKi1", "");
+    let stranger = phone(Transport::Udp, 999);
+    let outcomes: Vec<Outcome> = (0..20).map(|_| door.play(&stranger, &call).0).collect();
+    assert_eq!(outcomes.last(), Some(&Outcome::Refused(Reason::Rate)));
+    assert_eq!(door.play(&udp, &call).0, Outcome::Passed(Pass::Name));
+    assert_eq!(door.play(&tls, &call).0, Outcome::Passed(Pass::Name));
+}
+
+#[test]
 fn observe_lets_through_and_says_what_it_would_have_refused() {
     let mut config = config();
     config.gate.observe = true;

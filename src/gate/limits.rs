@@ -1,4 +1,4 @@
-//! Messages and connections per second and source, in a table of fixed size.
+//! New connections and strangers' datagrams per second and source, in a table of fixed size.
 #![forbid(unsafe_code)]
 
 use crate::flow::Now;
