@@ -52,6 +52,7 @@ impl Hop<'_, '_> {
     /// A response to a request of Asterisk's.
     pub fn response_inward(mut self, permit: &Permit, sent: &Sent, out: &mut Outbox) {
         let _ = permit.by();
+        self.version(0);
         self.pop_via();
         self.contact_scheme(Scheme::Sips);
         self.strip(|_| false);
@@ -71,10 +72,13 @@ impl Hop<'_, '_> {
                 self.drop_params(uri, uri_at.start, &STEERING);
             }
         }
-        // The version may be in lower case; send it as §7.1 says.
-        let version = uri_at.end + 1;
-        if self.message.at(version..version + 3) != b"SIP" {
-            self.edits.replace(version..version + 3, |text| text.extend_from_slice(b"SIP"));
+        self.version(uri_at.end + 1);
+    }
+
+    /// The version may come in lower case; it is sent as §7.1 says.
+    fn version(&mut self, at: usize) {
+        if self.message.at(at..at + 3) != b"SIP" {
+            self.edits.replace(at..at + 3, |text| text.extend_from_slice(b"SIP"));
         }
     }
 
